@@ -1,0 +1,1 @@
+"""The celora command."""

@@ -1,0 +1,110 @@
+"""The errors that celora raises on purpose: one root, a small tree.
+
+    CeloraError                  anything we can explain
+      SettingsError              a setting or a job spec is wrong            (exit 64)
+      DataError                  a dataset is wrong, missing or unreadable   (exit 65)
+      BaseModelError             a base model is missing, gated or refused   (exit 69)
+      StorageError               bytes could not be written or read          (exit 74)
+        DiskFullError            no space left                               (exit 73)
+      UnavailableError           broker, database or extra is not there      (exit 69)
+      NotFoundError              no such job, adapter, worker                (exit 66)
+      TrainingError              the training itself went wrong              (exit 70)
+        NonFiniteError           a loss or gradient is NaN or infinite
+        OutOfMemoryError         the device ran out of memory
+      VerificationError          the finished adapter failed its check       (exit 70)
+
+It stands on the ground floor because every room raises from it. A message says what is wrong and where; the hint
+says what to do next. ``code`` is the stable word that programs may match on.
+"""
+
+from typing import ClassVar
+
+
+class CeloraError(Exception):
+    """Anything that celora can explain in a sentence.
+
+    Args:
+        message: What is wrong and where, one sentence.
+        hint: What to do next: the command, the setting, the line.
+    """
+
+    code: ClassVar[str] = "internal"
+    exit_code: ClassVar[int] = 70
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        self.message = message
+        self.hint = hint
+        super().__init__(message if not hint else f"{message} {hint}")
+
+
+class SettingsError(CeloraError):
+    """A setting or a job spec is wrong."""
+
+    code = "bad_settings"
+    exit_code = 64
+
+
+class DataError(CeloraError):
+    """A dataset is wrong, missing or unreadable."""
+
+    code = "bad_data"
+    exit_code = 65
+
+
+class NotFoundError(CeloraError):
+    """No such job, adapter or worker."""
+
+    code = "not_found"
+    exit_code = 66
+
+
+class BaseModelError(CeloraError):
+    """A base model is missing, gated or refused."""
+
+    code = "base_model"
+    exit_code = 69
+
+
+class UnavailableError(CeloraError):
+    """The broker, the database or an optional part is not there."""
+
+    code = "unavailable"
+    exit_code = 69
+
+
+class StorageError(CeloraError):
+    """Bytes could not be written or read back whole."""
+
+    code = "storage"
+    exit_code = 74
+
+
+class DiskFullError(StorageError):
+    """No space left where bytes had to go."""
+
+    code = "disk_full"
+    exit_code = 73
+
+
+class TrainingError(CeloraError):
+    """The training itself went wrong."""
+
+    code = "training"
+
+
+class NonFiniteError(TrainingError):
+    """A loss or a gradient is NaN or infinite; the same settings would fail again."""
+
+    code = "non_finite_loss"
+
+
+class OutOfMemoryError(TrainingError):
+    """The device ran out of memory."""
+
+    code = "out_of_memory"
+
+
+class VerificationError(CeloraError):
+    """The finished adapter failed its check; nothing is published."""
+
+    code = "verification"

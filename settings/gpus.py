@@ -1,0 +1,107 @@
+"""The GPU catalogue: what a type is called, how much it holds, what an hour costs.
+
+Memory and dense bf16 peak rates are the makers' data sheets as of 2026-11 (NVIDIA product briefs of each card);
+prices are a starting point in US dollars an hour, near public on-demand offers of the same month: an operator sets
+the own ones under ``[gpus.NAME]`` in celora.toml.
+"""
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from .errors import SettingsError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from .settings import GpuOverride
+
+GIB = 2**30
+
+
+@dataclass(frozen=True, kw_only=True)
+class GpuType:
+    """One type of device.
+
+    Attributes:
+        name: Lower case; its queue is ``gpu.<name>``.
+        memory_bytes: Device memory; for ``cpu`` the share of main memory that a job may plan with.
+        peak_tflops: Dense bf16 peak (fp16 where a card has no bf16), 10^12 operations a second.
+        price_per_hour: US dollars for an hour of a held slot.
+        match: Parts of the device name that NVML reports, lower case; all must occur.
+    """
+
+    name: str
+    memory_bytes: int
+    peak_tflops: float
+    price_per_hour: float
+    match: tuple[str, ...] = ()
+
+
+CATALOGUE: tuple[GpuType, ...] = (
+    GpuType(name="cpu", memory_bytes=8 * GIB, peak_tflops=0.2, price_per_hour=0.05),
+    GpuType(name="t4", memory_bytes=16 * GIB, peak_tflops=65, price_per_hour=0.53, match=("t4",)),
+    GpuType(name="l4", memory_bytes=24 * GIB, peak_tflops=121, price_per_hour=0.80, match=("l4",)),
+    GpuType(name="a10g", memory_bytes=24 * GIB, peak_tflops=125, price_per_hour=1.01, match=("a10",)),
+    GpuType(name="rtx-4090", memory_bytes=24 * GIB, peak_tflops=165, price_per_hour=0.60, match=("rtx", "4090")),
+    GpuType(name="l40s", memory_bytes=48 * GIB, peak_tflops=362, price_per_hour=1.80, match=("l40s",)),
+    GpuType(name="a100-40", memory_bytes=40 * GIB, peak_tflops=312, price_per_hour=2.00, match=("a100", "40gb")),
+    GpuType(name="a100-80", memory_bytes=80 * GIB, peak_tflops=312, price_per_hour=2.50, match=("a100", "80gb")),
+    GpuType(name="h100", memory_bytes=80 * GIB, peak_tflops=989, price_per_hour=3.50, match=("h100",)),
+    GpuType(name="h200", memory_bytes=141 * GIB, peak_tflops=989, price_per_hour=4.50, match=("h200",)),
+    GpuType(name="b200", memory_bytes=180 * GIB, peak_tflops=2250, price_per_hour=6.50, match=("b200",)),
+)
+
+
+def gpu_catalogue(overrides: "Mapping[str, GpuOverride]") -> dict[str, GpuType]:
+    """The catalogue of an installation: ours, changed and extended by its settings.
+
+    Raises:
+        SettingsError: A new type lacks its memory or the name to recognise it by.
+    """
+    types = {gpu.name: gpu for gpu in CATALOGUE}
+    for name, change in overrides.items():
+        known = types.get(name)
+        if known is None:
+            if change.memory_gib is None or not change.match:
+                raise SettingsError(
+                    f"gpus.{name} in celora.toml describes a new GPU type without match or memory_gib.",
+                    hint=_lines_to_add(name, "the name that nvidia-smi prints"),
+                )
+            known = GpuType(name=name, memory_bytes=0, peak_tflops=0, price_per_hour=0)
+        types[name] = replace(
+            known,
+            match=tuple(part.lower() for part in change.match) or known.match,
+            memory_bytes=known.memory_bytes if change.memory_gib is None else int(change.memory_gib * GIB),
+            price_per_hour=known.price_per_hour if change.price_per_hour is None else change.price_per_hour,
+        )
+    return types
+
+
+def identify(device_name: str, memory_bytes: int, types: "Mapping[str, GpuType]") -> GpuType:
+    """The catalogue's type of a device.
+
+    Among the types whose name parts all occur, the one with the most parts wins, then the nearest memory.
+
+    Args:
+        device_name: As NVML reports it, for example ``NVIDIA A100-SXM4-80GB``.
+        memory_bytes: The device's memory.
+        types: The installation's catalogue.
+
+    Raises:
+        SettingsError: No type matches; the message holds the lines to add to celora.toml.
+    """
+    words = device_name.lower()
+    found = [gpu for gpu in types.values() if gpu.match and all(part in words for part in gpu.match)]
+    if not found:
+        raise SettingsError(
+            f"the GPU {device_name!r} ({memory_bytes / GIB:.0f} GiB) is not in the catalogue.",
+            hint=_lines_to_add("my-gpu", device_name.lower(), memory_bytes / GIB),
+        )
+    return min(found, key=lambda gpu: (-sum(map(len, gpu.match)), abs(gpu.memory_bytes - memory_bytes)))
+
+
+def _lines_to_add(name: str, match: str, memory_gib: float = 24) -> str:
+    return (
+        f'Add to celora.toml in CELORA_HOME: [gpus.{name}] match = ["{match}"] memory_gib = {memory_gib:.0f} '
+        "price_per_hour = 1.0"
+    )

@@ -1,0 +1,131 @@
+"""The settings of an installation: one typed object, built at the edge.
+
+Order: environment ``CELORA_*``, then ``CELORA_HOME/celora.env`` (written by ``celora up``, so that a program on
+the same machine finds the running installation), then ``CELORA_HOME/celora.toml``, then defaults that work on one machine.
+"""
+
+import os
+from functools import lru_cache
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field, ValidationError
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+
+from .errors import SettingsError
+
+
+def home_directory() -> Path:
+    """Where all local data lies: ``CELORA_HOME``, or ``~/.celora``."""
+    return Path(os.environ.get("CELORA_HOME") or Path.home() / ".celora").expanduser().absolute()
+
+
+class GpuOverride(BaseSettings):
+    """What an operator adds or changes in the GPU catalogue, under ``[gpus.NAME]`` in celora.toml."""
+
+    model_config = SettingsConfigDict(extra="forbid")
+
+    match: list[str] = Field(default_factory=list, description="parts of the device name that NVML reports, lower case")
+    memory_gib: float | None = Field(None, description="device memory, GiB")
+    price_per_hour: float | None = Field(None, description="US dollars an hour that a job is charged")
+
+
+class Settings(BaseSettings):
+    """Every knob of an installation; each is also an environment variable with the prefix ``CELORA_``."""
+
+    model_config = SettingsConfigDict(env_prefix="CELORA_", env_nested_delimiter="__", extra="ignore", frozen=True)
+
+    home: Path = Field(default_factory=home_directory, description="folder of all local data")
+    broker_url: str = Field("", description="Redis or Valkey URL of the Celery broker; the embedded one unless set")
+    result_backend: str = Field("", description="Celery result backend URL; the broker's server unless set")
+    database_url: str = Field("", description="SQLAlchemy URL of the record; SQLite below the home unless set")
+    artifact_root: str = Field("", description="fsspec URL of the artifacts; a folder below the home unless set")
+    allowed_roots: list[Path] = Field(
+        default_factory=lambda: [Path("/")], description="folders below which a dataset path must lie"
+    )
+    allowed_bases: list[str] = Field(
+        default_factory=list, description="base models that may be used (shell patterns); empty allows all"
+    )
+    remote_code_bases: list[str] = Field(
+        default_factory=list, description="base models whose own code may run; empty forbids all"
+    )
+    lease_s: Annotated[float, Field(gt=0)] = Field(90, description="seconds a worker's claim holds without a renewal")
+    heartbeat_s: Annotated[float, Field(gt=0)] = Field(20, description="seconds between renewals of a lease")
+    reaper_s: Annotated[float, Field(gt=0)] = Field(15, description="seconds between looks for expired leases")
+    tick_s: Annotated[float, Field(gt=0)] = Field(30, description="seconds between scheduling rounds nobody asked for")
+    claim_s: Annotated[float, Field(gt=0)] = Field(60, description="seconds until an unclaimed message is sent again")
+    max_attempts: Annotated[int, Field(gt=0)] = Field(3, description="attempts without progress before a job fails")
+    max_gpus_per_tenant: Annotated[int, Field(gt=0)] | None = Field(
+        None, description="slots that one tenant may hold at a time; unlimited unless set"
+    )
+    prep_slots: Annotated[int, Field(gt=0)] = Field(1, description="jobs that one prep worker prepares at a time")
+    grace_s: Annotated[float, Field(gt=0)] = Field(60, description="seconds a trainer has to checkpoint when stopped")
+    visibility_timeout_s: Annotated[int, Field(gt=0)] = Field(
+        120, description="seconds until Redis gives an unacknowledged message out again; the same in every process"
+    )
+    result_expires_s: Annotated[int, Field(gt=0)] = Field(7 * 86400, description="seconds a result stays in the cache")
+    keep_checkpoints: Annotated[int, Field(ge=1)] = Field(2, description="checkpoints kept per job")
+    log_max_bytes: Annotated[int, Field(gt=0)] = Field(100 * 2**20, description="size at which a job's log is cut")
+    trainer_threads: Annotated[int, Field(ge=0)] = Field(0, description="CPU threads of a trainer; 0: all cores")
+    gpus: dict[str, GpuOverride] = Field(default_factory=dict, description="changes to the GPU catalogue")
+    hub_endpoint: str = Field("https://huggingface.co", description="URL of the model hub")
+    offline: bool = Field(default=False, description="never ask the hub; use what the cache holds")
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003  (the signature is pydantic's)
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Environment first, then celora.env, then celora.toml."""
+        toml = TomlConfigSettingsSource(settings_cls, toml_file=home_directory() / "celora.toml")
+        return init_settings, env_settings, dotenv_settings, toml
+
+    @property
+    def database(self) -> str:
+        """The SQLAlchemy URL in force."""
+        return self.database_url or f"sqlite:///{self.home / 'celora.db'}"
+
+    @property
+    def artifacts(self) -> str:
+        """The fsspec root in force."""
+        return self.artifact_root or f"file://{self.home / 'artifacts'}"
+
+    @property
+    def cache(self) -> Path:
+        """Folder of the converted and quantized base models."""
+        return self.home / "cache"
+
+    @property
+    def scratch(self) -> Path:
+        """Folder in which trainers write before their work is uploaded."""
+        return self.home / "scratch"
+
+    @property
+    def logs(self) -> Path:
+        """Folder of the services' own logs."""
+        return self.home / "logs"
+
+
+def load_settings(**overrides: Any) -> Settings:
+    """Read the settings afresh.
+
+    Raises:
+        SettingsError: A setting has a value that it can't have.
+    """
+    try:
+        return Settings(_env_file=home_directory() / "celora.env", **overrides)  # pyright: ignore[reportCallIssue]
+    except ValidationError as error:
+        faults = "; ".join(f"{'.'.join(map(str, f['loc']))}: {f['msg']}" for f in error.errors())
+        raise SettingsError(
+            f"a setting is wrong: {faults}.", hint="Look at the CELORA_ environment and at celora.toml in CELORA_HOME."
+        ) from None
+
+
+@lru_cache(maxsize=1)
+def get_settings() -> Settings:
+    """The settings of this process, read once."""
+    return load_settings()

@@ -1,0 +1,1 @@
+"""The Celery tasks and the canvas that chains them."""

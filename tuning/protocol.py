@@ -1,0 +1,207 @@
+"""What the supervisor and the trainer program say to each other: one JSON object a line.
+
+Requests go in on the trainer's standard input; end of file there means that the supervisor is gone. Events come out on
+a pipe end of their own, because libraries print. No torch here: both sides import this module.
+
+An event line is ``{"v": 1, "event": NAME, "job": ID, "attempt": N, …}``:
+
+    phase       phase (words), done, total (any unit, or null)      what happens before the first step
+    started     resolved, planned_steps, resume_step, trainable_parameters, total_parameters, unquantized_layers
+    progress    step, steps, epoch, loss, learning_rate, grad_norm, tokens, tokens_per_s, eta_s,
+                gpu_memory_bytes, gpu_utilisation (the last two null on a CPU)
+    eval        step, eval_loss
+    sample      step, prompt, answer, reference
+    checkpoint  step, path, size_bytes
+    note        level (info, warning), message
+    done        result (one of the Result models below, as JSON)
+    failed      error {code, message, hint}
+    drained     step      stopped on request after a checkpoint; the exit code is 75
+"""
+
+import json
+from collections.abc import Callable
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+
+from .recipe import Recipe, ResolvedRecipe
+
+PROTOCOL_VERSION = 1
+EXIT_DRAINED = 75
+
+Emit = Callable[..., None]
+"""``emit(event, **fields)``: how the code below the trainer program reports."""
+
+
+class _Message(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Base(_Message):
+    """A resolved base model: enough to find the very same weights again on any machine."""
+
+    source: str = Field(description="what the caller wrote")
+    kind: Literal["hub", "folder", "gguf", "catalogue"]
+    name: str = Field(description="what an adapter_config may name: the hub id, or the source; never a cache path")
+    revision: str = Field(description="hub commit, or 'sha256:…' of the weights file(s)")
+    parameters: int = Field(description="number of weights")
+    context_tokens: int = Field(description="the model's context, tokens")
+    model_type: str = Field(description="config.json's model_type")
+
+
+class HubAccess(_Message):
+    """How base models may be fetched; the token itself comes in the environment (HF_TOKEN), never in a message."""
+
+    endpoint: str = "https://huggingface.co"
+    offline: bool = False
+    allowed_bases: list[str] = Field(default_factory=list, description="shell patterns; empty allows all")
+    remote_code_bases: list[str] = Field(default_factory=list)
+
+
+class _Request(_Message):
+    v: int = PROTOCOL_VERSION
+    job: str
+    attempt: int
+    cache_dir: str = Field(description="converted and quantized bases")
+    hub: HubAccess = HubAccess()
+    threads: int = Field(0, description="CPU threads; 0: all cores")
+
+
+class PrepareRequest(_Request):
+    """Read, check, format, split and tokenize a dataset; resolve and fetch the base."""
+
+    op: Literal["prepare"] = "prepare"
+    base_model: str
+    revision: str | None = None
+    dataset: str = Field(description="local path of the training rows")
+    eval_datasets: dict[str, str] = Field(default_factory=dict, description="held-out rows by name, local paths")
+    eval_fraction: float = 0.1
+    recipe: Recipe
+    seed: int
+    out_dir: str = Field(description="where the prepared files are written")
+
+
+class PrepareResult(_Message):
+    """What ``prepare`` found out."""
+
+    base: Base
+    dataset_sha256: str
+    train_rows: int
+    eval_rows: dict[str, int] = Field(description="held-out rows by set; the first is the one metrics speak of")
+    train_tokens: int = Field(description="tokens of the training rows after truncation")
+    trained_tokens: int = Field(description="of these, the tokens that carry loss")
+    max_length: int
+    template: str = Field(description="'own' for the base's chat template, else the name of ours")
+    memory_bytes: int = Field(description="device memory that training needs at least, an estimate")
+    receipt: dict[str, Any] = Field(description="everything else that was found, for people; also receipt.json")
+    warnings: list[str] = Field(default_factory=list)
+
+
+class TrainRequest(_Request):
+    """Train an adapter, from the start or from a checkpoint."""
+
+    op: Literal["train"] = "train"
+    base: Base
+    prepared_dir: str
+    recipe: Recipe
+    resolved: ResolvedRecipe | None = Field(None, description="the recipe of an earlier attempt, to be continued")
+    seed: int
+    out_dir: str = Field(description="this attempt's folder: adapter/, checkpoints/, trackers/")
+    resume_from: str | None = Field(None, description="folder of a committed checkpoint")
+    device: Literal["cpu", "cuda"] = "cpu"
+    device_memory_bytes: int = Field(0, description="memory the job may plan with; 0: ask the device")
+    keep_checkpoints: int = 2
+
+
+class TrainResult(_Message):
+    """What training did; it is only sent when every planned step was done and all of it was finite."""
+
+    resolved: ResolvedRecipe
+    steps: int
+    planned_steps: int = Field(description="larger than steps only where early stopping ended the run")
+    stopped_early: bool = False
+    train_loss: float = Field(description="mean over the run")
+    eval_loss: float | None = Field(description="the trainer's own, first held-out set, of the adapter that was saved")
+    trainable_parameters: int
+    total_parameters: int
+    unquantized_layers: list[str] = Field(default_factory=list)
+    tokens: int
+    train_s: float
+    peak_memory_bytes: int | None = None
+    adapter_dir: str
+    warnings: list[str] = Field(default_factory=list)
+
+
+class EvaluateRequest(_Request):
+    """Load the adapter through plain PEFT, verify it, and measure it against its base."""
+
+    op: Literal["evaluate"] = "evaluate"
+    base: Base
+    prepared_dir: str
+    adapter_dir: str
+    recipe: ResolvedRecipe
+    metrics: list[str]
+    max_rows: int = 200
+    max_new_tokens: int = 256
+    trainer_eval_loss: float | None = None
+    seed: int = 0
+    out_dir: str = Field(description="where rows.<set>.jsonl is written")
+    device: Literal["cpu", "cuda"] = "cpu"
+
+
+class EvaluateResult(_Message):
+    """Base against tuned, and the checks."""
+
+    metrics: dict[str, Any] = Field(
+        description="{'base': {…}, 'tuned': {…}, 'sets': {name: {'rows': n, 'base': {…}, 'tuned': {…}}}}; each {…} has "
+        "eval_loss, perplexity and, where asked, exact_match, rouge_1, rouge_2, rouge_l, bleu, tokens_per_s"
+    )
+    samples: list[dict[str, str]] = Field(description="set, prompt, reference, base, tuned: a few answers side by side")
+    checks: list[dict[str, Any]] = Field(description="name, ok, detail: what was verified about the adapter")
+    servable: dict[str, Any] = Field(description="vllm: bool, reason: why, in words")
+    unquantized_layers: list[str] = Field(default_factory=list)
+    warnings: list[str] = Field(default_factory=list)
+
+
+class GenerateRequest(_Request):
+    """Answer prompts with an adapter (or with the bare base)."""
+
+    op: Literal["generate"] = "generate"
+    base: Base
+    adapter_dir: str | None = None
+    quantization: Literal["nf4", "none"] = "nf4"
+    prompts: list[str]
+    max_new_tokens: int = 256
+    temperature: float = 0.0
+    device: Literal["cpu", "cuda"] = "cpu"
+
+
+class GenerateResult(_Message):
+    """One answer a prompt."""
+
+    answers: list[str]
+
+
+Request = Annotated[PrepareRequest | TrainRequest | EvaluateRequest | GenerateRequest, Field(discriminator="op")]
+_requests: TypeAdapter[Request] = TypeAdapter(Request)
+
+
+def parse_request(line: str | bytes) -> Request:
+    """One request line as its model; pydantic's ValidationError where it is none."""
+    return _requests.validate_json(line)
+
+
+def event_line(event: str, *, job: str, attempt: int, **fields: Any) -> bytes:
+    """One event as a line of JSON; NaN and infinities become null, since JSON has none."""
+    message = {"v": PROTOCOL_VERSION, "event": event, "job": job, "attempt": attempt, **fields}
+    return json.dumps(_finite(message), ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if value - value == 0 else None
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}  # pyright: ignore[reportUnknownVariableType]
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]  # pyright: ignore[reportUnknownVariableType]
+    return value

@@ -1,0 +1,1 @@
+"""The Celery app, queues, GPU pinning, leases, trainer supervision, the embedded broker."""
