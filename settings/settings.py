@@ -1,7 +1,7 @@
 """The settings of an installation: one typed object, built at the edge.
 
-Order: environment ``CELORA_*``, then ``CELORA_HOME/celora.env`` (written by ``celora up``, so that a program on
-the same machine finds the running installation), then ``CELORA_HOME/celora.toml``, then defaults that work on one machine.
+Order: environment ``CELORA_*``, then ``CELORA_HOME/celora.env`` (written by ``celora up``, so that a program on the
+same machine finds the running installation), then ``CELORA_HOME/celora.toml``, then defaults that work on one machine.
 """
 
 import os
@@ -65,7 +65,6 @@ class Settings(BaseSettings):
     )
     result_expires_s: Annotated[int, Field(gt=0)] = Field(7 * 86400, description="seconds a result stays in the cache")
     keep_checkpoints: Annotated[int, Field(ge=1)] = Field(2, description="checkpoints kept per job")
-    log_max_bytes: Annotated[int, Field(gt=0)] = Field(100 * 2**20, description="size at which a job's log is cut")
     trainer_threads: Annotated[int, Field(ge=0)] = Field(0, description="CPU threads of a trainer; 0: all cores")
     gpus: dict[str, GpuOverride] = Field(default_factory=dict, description="changes to the GPU catalogue")
     hub_endpoint: str = Field("https://huggingface.co", description="URL of the model hub")
@@ -110,14 +109,19 @@ class Settings(BaseSettings):
         return self.home / "logs"
 
 
-def load_settings(**overrides: Any) -> Settings:
+def load_settings(*, running: bool = True, **overrides: Any) -> Settings:
     """Read the settings afresh.
+
+    Args:
+        running: Whether ``celora.env``, the trace of a running ``celora up``, counts.
+        overrides: Values that beat every source.
 
     Raises:
         SettingsError: A setting has a value that it can't have.
     """
     try:
-        return Settings(_env_file=home_directory() / "celora.env", **overrides)  # pyright: ignore[reportCallIssue]
+        env_file = home_directory() / "celora.env" if running else None
+        return Settings(_env_file=env_file, **overrides)  # pyright: ignore[reportCallIssue]
     except ValidationError as error:
         faults = "; ".join(f"{'.'.join(map(str, f['loc']))}: {f['msg']}" for f in error.errors())
         raise SettingsError(

@@ -1,0 +1,189 @@
+"""Commands about what came out: ``adapters``, ``pull``, ``generate``."""
+
+import json
+import shutil
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
+
+from ..models import history
+from ..models.tables import Job
+from ..settings.errors import NotFoundError, SettingsError, StorageError
+from ..settings.gpus import gpu_catalogue
+from ..settings.secrets import Secrets
+from ..settings.settings import get_settings
+from ..storage.artifacts import Artifacts
+from ..storage.manifest import MANIFEST, verify_manifest
+from ..storage.paths import confine
+from ..tuning.adapter import python_snippet
+from ..tuning.protocol import Base, GenerateRequest
+from .bases import hub_access
+from .jobs import JobId
+from .output import Json, console, print_json, progress_console, size, table
+from .record import record
+
+
+def adapters(
+    *, tenant: Annotated[str | None, typer.Option(help="Only this tenant's adapters.")] = None, as_json: Json = False
+) -> None:
+    """List the published adapters, the newest first.
+
+    Example: `celora adapters --json`
+    """
+    with record().session() as session:
+        rows = history.adapters(session, tenant=tenant)
+    if as_json:
+        print_json(rows)
+        return
+    if not rows:
+        typer.echo("No adapter has been published yet. Train one: celora demo")
+        return
+    columns = ["id", "name", "base", "rank", "size", "exact match", "created"]
+    cells = [
+        (
+            row["id"],
+            row["name"],
+            row["base_name"],
+            row["rank"],
+            size(row["size_bytes"]),
+            ((row.get("metrics") or {}).get("tuned") or {}).get("exact_match"),
+            row["created_at"],
+        )
+        for row in rows
+    ]
+    console().print(table(columns, cells))
+
+
+def pull(
+    job_id: JobId,
+    folder: Annotated[
+        Path | None, typer.Argument(metavar="[DIR]", help="Where to; a new folder here unless given.")
+    ] = None,
+    *,
+    as_json: Json = False,
+) -> None:
+    """Copy an adapter to a folder, verify it, and print the lines of Python that use it.
+
+    Example: `celora pull 019a… my-adapter`
+    """
+    job = _published(job_id)
+    target = (folder or Path(job.name or job_id)).absolute()
+    if target.exists() and any(target.iterdir()):
+        raise SettingsError(f"the folder {target} is not empty.", hint="Give another one: celora pull ID DIR")
+    _fetch(str(job.adapter_uri), target)
+    lines = python_snippet(Base.model_validate(job.base), str(target)).splitlines()
+    if as_json:
+        files = [{"name": path.name, "size_bytes": path.stat().st_size} for path in sorted(target.iterdir())]
+        print_json({"id": job_id, "folder": str(target), "files": files, "python": lines})
+    else:
+        typer.echo(f"{target}\n")
+        typer.echo("\n".join(lines))
+
+
+def generate(
+    job_id: JobId,
+    prompts: Annotated[list[str], typer.Argument(metavar="PROMPT…", help="What to answer; - reads standard input.")],
+    *,
+    base_only: Annotated[bool, typer.Option("--base", help="Let the bare base model answer instead.")] = False,
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="Tokens of an answer at most.")] = 256,
+    temperature: Annotated[float, typer.Option(min=0, help="0 takes the likeliest word each time.")] = 0.0,
+    as_json: Json = False,
+) -> None:
+    """Answer prompts with a published adapter, on this machine.
+
+    Example: `celora generate 019a… "My kettle arrived broken, order A123. Thank you. Maria"`
+    """
+    from ..workers.gpu import devices  # noqa: PLC0415  (only this command and the workers look for devices)
+    from ..workers.supervisor import run_once  # noqa: PLC0415  (the same)
+
+    job, settings = _published(job_id), get_settings()
+    said = [sys.stdin.read() if prompt == "-" else prompt for prompt in prompts]
+    request = GenerateRequest(
+        job=job_id,
+        attempt=job.attempt,
+        cache_dir=str(settings.cache),
+        hub=hub_access(settings),
+        threads=settings.trainer_threads,
+        base=Base.model_validate(job.base),
+        adapter_dir=None if base_only else str(_local(str(job.adapter_uri))),
+        quantization=(job.resolved or {}).get("quantization", "nf4"),
+        prompts=said,
+        max_new_tokens=max_new_tokens,
+        temperature=temperature,
+        device="cuda" if devices(gpu_catalogue(settings.gpus)) else "cpu",
+    )
+    out = progress_console()
+    result = run_once(
+        request,
+        lambda event: out.print(event.get("phase") or event.get("message") or "", style="dim", markup=False),
+        log=settings.logs / "generate.log",
+        environment=Secrets(settings.home).environment("HF_TOKEN"),
+    )
+    if as_json:
+        print_json(
+            [{"prompt": prompt, "answer": answer} for prompt, answer in zip(said, result["answers"], strict=True)]
+        )
+    else:
+        typer.echo("\n".join(result["answers"]))
+
+
+def _published(job_id: str) -> Job:
+    """The job of a published adapter.
+
+    Raises:
+        NotFoundError: There is no such job, or nothing came out of it (yet).
+    """
+    with record().session() as session:
+        job = session.get(Job, job_id)
+        if job is None:
+            raise NotFoundError(f"there is no job {job_id}.", hint="See `celora list`.")
+        if not job.adapter_uri:
+            raise NotFoundError(
+                f"job {job_id} is {job.status} and has published no adapter.", hint=f"See `celora status {job_id}`."
+            )
+        session.expunge(job)
+        return job
+
+
+def _local(uri: str) -> Path:
+    """A local folder with a published adapter, fetched where the artifact root is not local."""
+    there = Artifacts(get_settings().artifacts).local_path(uri)
+    if there is not None:
+        return there
+    target = get_settings().scratch / "generate" / Path(uri).parts[-2] / Path(uri).name
+    if not (target / MANIFEST).is_file():
+        _fetch(uri, target)
+    return target
+
+
+def _fetch(uri: str, target: Path) -> None:
+    """Copy a committed folder beside its target, verify it, and move it there."""
+    artifacts = Artifacts(get_settings().artifacts)
+    staged = target.with_name(f".{target.name}.part")
+    shutil.rmtree(staged, ignore_errors=True)
+    staged.mkdir(parents=True)
+    try:
+        _copy(artifacts, uri, staged)
+        verify_manifest(staged)
+        if target.exists():
+            target.rmdir()
+        staged.rename(target)
+    except OSError as error:
+        raise StorageError(f"{target} can't be written ({error}).", hint="Give another folder.") from error
+    finally:
+        shutil.rmtree(staged, ignore_errors=True)
+
+
+def _copy(artifacts: Artifacts, uri: str, staged: Path) -> None:
+    """File after file, as the manifest names them, with a bar."""
+    artifacts.get_file(f"{uri}/{MANIFEST}", staged / MANIFEST)
+    entries: list[dict[str, Any]] = json.loads((staged / MANIFEST).read_text(encoding="utf-8"))["files"]
+    columns = (TextColumn("{task.description}"), BarColumn(bar_width=28), DownloadColumn())
+    with Progress(*columns, console=progress_console(), transient=True) as bar:
+        task = bar.add_task("pulling", total=sum(entry["size_bytes"] for entry in entries))
+        for entry in entries:
+            artifacts.get_file(f"{uri}/{entry['name']}", confine(str(staged / entry["name"]), [staged]))
+            bar.advance(task, entry["size_bytes"])

@@ -1,0 +1,84 @@
+"""How commands print: JSON for programs, tables and sentences for people; progress always on standard error."""
+
+import json
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
+"""The ``--json`` flag of every command that prints data."""
+
+ABSENT = "-"
+MINUTE_S, HOUR_S = 60, 3600
+
+
+def console() -> Console:
+    """Standard output, for people."""
+    return Console(highlight=False, soft_wrap=True)
+
+
+def progress_console() -> Console:
+    """Standard error, for what changes while one waits."""
+    return Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def print_json(value: Any) -> None:
+    """One JSON object or list on standard output."""
+    typer.echo(json.dumps(value, ensure_ascii=False, indent=2, default=_plain))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, datetime):
+        return value.isoformat()
+    return str(value)
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, title: str | None = None) -> Table:
+    """A table of cells, each shown as people read it."""
+    shown = Table(*columns, title=title, title_justify="left", title_style="bold", box=None, pad_edge=False)
+    for row in rows:
+        shown.add_row(*map(cell, row))
+    return shown
+
+
+def cell(value: Any) -> str:
+    """One value as a cell; absent ones as a dash."""
+    if value is None or value == "":
+        return ABSENT
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, datetime):
+        return value.astimezone().strftime("%Y-%m-%d %H:%M:%S")
+    return str(value).replace("[", r"\[")
+
+
+def duration(seconds: float | None) -> str:
+    """Seconds as people say them: 48 s, 3 min 05 s, 2 h 10 min."""
+    if seconds is None:
+        return ABSENT
+    whole = round(seconds)
+    if whole < MINUTE_S:
+        return f"{whole} s"
+    if whole < HOUR_S:
+        return f"{whole // MINUTE_S} min {whole % MINUTE_S:02d} s"
+    return f"{whole // HOUR_S} h {whole % HOUR_S // MINUTE_S:02d} min"
+
+
+def size(size_bytes: float | None) -> str:
+    """Bytes in binary units."""
+    if size_bytes is None:
+        return ABSENT
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if size_bytes < 1024:  # noqa: PLR2004  (the binary step)
+            return f"{size_bytes:.0f} {unit}" if unit == "B" else f"{size_bytes:.1f} {unit}"
+        size_bytes /= 1024
+    return f"{size_bytes:.1f} TiB"
+
+
+def money(amount: float | None) -> str:
+    """US dollars, with enough digits that a small job costs something."""
+    return ABSENT if amount is None else f"${amount:.4f}" if amount < 1 else f"${amount:.2f}"

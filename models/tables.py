@@ -1,0 +1,326 @@
+"""The tables: one typed class each.
+
+Unusual: every time is timezone-aware UTC (a naive one is refused, and SQLite's are read back as aware), text is made
+storable in both databases (PostgreSQL takes no NUL), and JSON never holds NaN. Nothing outside ``transitions`` writes a
+job's status.
+"""
+
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Any, ClassVar
+
+from sqlalchemy import JSON, BigInteger, DateTime, Enum, Float, ForeignKey, Index, MetaData, String, Text
+from sqlalchemy import UniqueConstraint as Unique
+from sqlalchemy.engine import Dialect
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy.types import TypeDecorator, TypeEngine
+
+from .states import Reason, Stage, Status
+
+JsonObject = dict[str, Any]
+
+
+class UtcDateTime(TypeDecorator[datetime]):
+    """A timezone-aware UTC time, in both databases."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """Refuse a naive time; SQLite, which keeps no zone, gets the UTC wall clock."""
+        if value is None:
+            return None
+        if value.tzinfo is None:
+            raise ValueError(f"{value!r} is naive; the record takes timezone-aware times only")
+        aware = value.astimezone(UTC)
+        return aware.replace(tzinfo=None) if dialect.name == "sqlite" else aware
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002  (the signature is SQLAlchemy's)
+        """Give the zone back to SQLite's times."""
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+class Words(TypeDecorator[str]):
+    """Text from anywhere: NUL and lone surrogates, which a database refuses, become U+FFFD."""
+
+    impl = Text
+    cache_ok = True
+
+    def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:  # noqa: ARG002  (the signature is SQLAlchemy's)
+        """Make the text storable."""
+        if value is None:
+            return None
+        return value.replace("\x00", "\N{REPLACEMENT CHARACTER}").encode("utf-8", "replace").decode("utf-8")
+
+
+class FiniteJson(TypeDecorator[Any]):
+    """JSON without NaN and infinities: they become null, since JSON has none."""
+
+    impl = JSON(none_as_null=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: Any, dialect: Dialect) -> Any:  # noqa: ARG002  (the signature is SQLAlchemy's)
+        """Replace what JSON can't say."""
+        return _finite(value)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if value - value == 0 else None
+    if isinstance(value, dict):
+        return {str(key): _finite(item) for key, item in value.items()}  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]  # pyright: ignore[reportUnknownVariableType]
+    return value
+
+
+def _values(members: Iterable[StrEnum]) -> list[str]:
+    return [member.value for member in members]
+
+
+def _words_of(kind: type[StrEnum]) -> Enum:
+    return Enum(kind, native_enum=False, length=16, values_callable=_values)
+
+
+class Table(DeclarativeBase):
+    """What all tables share: the constraints' names (so that migrations can speak of them) and the column types."""
+
+    metadata = MetaData(
+        naming_convention={
+            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+            "ck": "ck_%(table_name)s_%(constraint_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_name)s_%(referred_table_name)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )
+    type_annotation_map: ClassVar[dict[Any, type[TypeEngine[Any]] | TypeEngine[Any]]] = {
+        str: Words(),
+        datetime: UtcDateTime(),
+        float: Float(53),
+        JsonObject: FiniteJson(),
+        list[str]: FiniteJson(),
+        Status: _words_of(Status),
+        Stage: _words_of(Stage),
+        Reason: _words_of(Reason),
+    }
+
+
+def _job_key(*, primary: bool = False) -> Mapped[str]:
+    return mapped_column(String(64), ForeignKey("job.id", ondelete="CASCADE"), primary_key=primary)
+
+
+class Tenant(Table):
+    """Who pays."""
+
+    __tablename__ = "tenant"
+
+    name: Mapped[str] = mapped_column(String(64), primary_key=True)
+    created_at: Mapped[datetime]
+    max_gpus: Mapped[int | None]
+
+
+class Job(Table):
+    """One request to fine-tune; the truth about it.
+
+    ``attempt`` is the fencing token and only rises. ``claimed_at`` is the start of the present stage, ``sent_at`` the
+    time its message was sent, ``publication`` how often.
+    """
+
+    __tablename__ = "job"
+    __table_args__ = (
+        Index(None, "status", "stage"),
+        Index(None, "lease_until"),
+        Index(None, "tenant", "created_at"),
+    )
+
+    id: Mapped[str] = mapped_column(String(64), primary_key=True)
+    tenant: Mapped[str] = mapped_column(String(64), ForeignKey("tenant.name"))
+    user: Mapped[str] = mapped_column("user_name", Words(), default="")  # "user" is a reserved word in SQL
+    name: Mapped[str | None]
+
+    status: Mapped[Status]
+    stage: Mapped[Stage]
+    reason: Mapped[Reason] = mapped_column(default=Reason.NONE)
+    wait_reason: Mapped[str] = mapped_column(default="")
+    cancel_requested: Mapped[bool] = mapped_column(default=False)
+    recovered: Mapped[bool] = mapped_column(default=False)
+
+    attempt: Mapped[int] = mapped_column(default=1)
+    stale_attempts: Mapped[int] = mapped_column(default=0)
+    publication: Mapped[int] = mapped_column(default=0)
+    priority: Mapped[int] = mapped_column(default=0)
+    gpu: Mapped[str]
+    gpu_type: Mapped[str | None]
+    queue: Mapped[str | None]
+    worker_id: Mapped[str | None]
+    lease_until: Mapped[datetime | None]
+
+    created_at: Mapped[datetime]
+    updated_at: Mapped[datetime]
+    sent_at: Mapped[datetime | None]
+    claimed_at: Mapped[datetime | None]
+    started_at: Mapped[datetime | None]
+    released_at: Mapped[datetime | None]
+    finished_at: Mapped[datetime | None]
+
+    spec: Mapped[JsonObject]
+    resolved: Mapped[JsonObject | None]
+    base: Mapped[JsonObject | None]
+    prepared: Mapped[JsonObject | None]
+    prepared_uri: Mapped[str | None]
+    dataset_sha256: Mapped[str | None] = mapped_column(String(64))
+    memory_bytes: Mapped[int | None] = mapped_column(BigInteger)
+
+    step: Mapped[int] = mapped_column(default=0)
+    steps: Mapped[int | None]
+    resume_step: Mapped[int | None]
+    progress: Mapped[JsonObject | None]
+    result: Mapped[JsonObject | None]
+    metrics: Mapped[JsonObject | None]
+    evaluation: Mapped[JsonObject | None]
+    summary: Mapped[JsonObject | None]
+    warnings: Mapped[list[str]] = mapped_column(default=list)
+    error: Mapped[JsonObject | None]
+    adapter_uri: Mapped[str | None]
+    log_uri: Mapped[str | None]
+    gpu_seconds: Mapped[float] = mapped_column(default=0.0)
+    cost: Mapped[float] = mapped_column(default=0.0)
+    request: Mapped[JsonObject | None]
+
+
+class Attempt(Table):
+    """One go at a job; its number is the fencing token."""
+
+    __tablename__ = "attempt"
+
+    job_id: Mapped[str] = _job_key(primary=True)
+    number: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    worker_id: Mapped[str]
+    gpu_type: Mapped[str | None]
+    stage: Mapped[Stage]
+    started_at: Mapped[datetime]
+    ended_at: Mapped[datetime | None]
+    outcome: Mapped[str | None]
+    resume_step: Mapped[int | None]
+    steps_done: Mapped[int] = mapped_column(default=0)
+    error: Mapped[JsonObject | None]
+
+
+class Event(Table):
+    """What happened to a job, in order of ``id``."""
+
+    __tablename__ = "event"
+    __table_args__ = (Index(None, "job_id", "id"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    job_id: Mapped[str] = _job_key()
+    attempt: Mapped[int]
+    at: Mapped[datetime]
+    level: Mapped[str]
+    kind: Mapped[str]
+    message: Mapped[str]
+    data: Mapped[JsonObject | None]
+
+
+class MetricPoint(Table):
+    """What was measured at one step; training and evaluation of a step share the row."""
+
+    __tablename__ = "metric_point"
+
+    job_id: Mapped[str] = _job_key(primary=True)
+    attempt: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    step: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    at: Mapped[datetime]
+    train_loss: Mapped[float | None]
+    eval_loss: Mapped[float | None]
+    learning_rate: Mapped[float | None]
+    grad_norm: Mapped[float | None]
+    tokens_per_s: Mapped[float | None]
+    gpu_memory_bytes: Mapped[int | None] = mapped_column(BigInteger)
+    gpu_utilisation: Mapped[float | None]
+
+
+class Dataset(Table):
+    """An imported dataset: content by its hash, a name with versions; the same content under a name is one version."""
+
+    __tablename__ = "dataset"
+    __table_args__ = (Unique("tenant", "name", "version"), Unique("tenant", "name", "sha256"))
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    tenant: Mapped[str] = mapped_column(String(64), ForeignKey("tenant.name"))
+    name: Mapped[str]
+    version: Mapped[int]
+    sha256: Mapped[str] = mapped_column(String(64))
+    uri: Mapped[str]
+    rows: Mapped[int | None]
+    size_bytes: Mapped[int] = mapped_column(BigInteger)
+    created_at: Mapped[datetime]
+
+
+class Adapter(Table):
+    """A published adapter; its id is its job's."""
+
+    __tablename__ = "adapter"
+    __table_args__ = (Index(None, "tenant", "name"),)
+
+    id: Mapped[str] = _job_key(primary=True)
+    name: Mapped[str]
+    tenant: Mapped[str] = mapped_column(String(64), ForeignKey("tenant.name"))
+    base_name: Mapped[str]
+    base_revision: Mapped[str]
+    uri: Mapped[str]
+    rank: Mapped[int]
+    metrics: Mapped[JsonObject | None]
+    size_bytes: Mapped[int | None] = mapped_column(BigInteger)
+    created_at: Mapped[datetime]
+
+
+class Checkpoint(Table):
+    """A committed checkpoint: a state that training can go on from."""
+
+    __tablename__ = "checkpoint"
+
+    job_id: Mapped[str] = _job_key(primary=True)
+    attempt: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    step: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    uri: Mapped[str]
+    size_bytes: Mapped[int] = mapped_column(BigInteger)
+    manifest_sha256: Mapped[str] = mapped_column(String(64))
+    created_at: Mapped[datetime]
+
+
+class Worker(Table):
+    """A Celery worker that registered; ``status`` is online, draining or offline."""
+
+    __tablename__ = "worker"
+
+    id: Mapped[str] = mapped_column(String(255), primary_key=True)
+    host: Mapped[str]
+    kind: Mapped[str]
+    gpu_type: Mapped[str | None]
+    device_index: Mapped[int | None]
+    device_uuid: Mapped[str | None]
+    memory_bytes: Mapped[int | None] = mapped_column(BigInteger)
+    slots: Mapped[int] = mapped_column(default=1)
+    pid: Mapped[int]
+    versions: Mapped[JsonObject] = mapped_column(default=dict)
+    queues: Mapped[list[str]] = mapped_column(default=list)
+    status: Mapped[str]
+    registered_at: Mapped[datetime]
+    last_seen_at: Mapped[datetime]
+
+
+class Announcement(Table):
+    """A job's end that its caller must be told of: the outbox."""
+
+    __tablename__ = "announcement"
+
+    job_id: Mapped[str] = _job_key(primary=True)
+    created_at: Mapped[datetime]
+    claimed_until: Mapped[datetime | None]
+    announced_at: Mapped[datetime | None] = mapped_column(index=True)
+    attempts: Mapped[int] = mapped_column(default=0)

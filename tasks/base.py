@@ -1,0 +1,22 @@
+"""Our task decorator: it refuses options that it does not know, where Celery takes a misspelled one in silence."""
+
+from collections.abc import Callable
+from typing import Any
+
+from celery import Task
+
+from ..workers.celery import app
+
+OPTIONS = frozenset({"queue", "acks_late", "ignore_result", "expires"})
+
+
+def task(name: str, **options: Any) -> Callable[[Callable[..., Any]], Task[Any, Any]]:
+    """Register a function as the Celery task ``celora.<name>``, bound, on its queue.
+
+    Raises:
+        TypeError: An option is unknown, at import.
+    """
+    unknown = sorted(set(options) - OPTIONS)
+    if unknown:
+        raise TypeError(f"task {name}: unknown option {', '.join(unknown)}; known are {', '.join(sorted(OPTIONS))}")
+    return app.task(name=f"celora.{name}", bind=True, **options)

@@ -1,0 +1,117 @@
+"""``celora.tick``: one scheduling round. Gives free slots to waiting jobs and sends again what was lost on the way."""
+
+import logging
+from typing import Any
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from ..models import history, transitions
+from ..models.database import Database, get_database
+from ..models.states import Stage, Status
+from ..models.tables import Job, Tenant, Worker
+from ..scheduling.policy import Decision, Holding, Node, Waiting, decide
+from ..settings.gpus import gpu_catalogue
+from ..settings.settings import Settings, get_settings
+from ..workers import announce, queues
+from .base import task
+from .pipeline import Sending, queue_of, send
+
+logger = logging.getLogger(__name__)
+
+
+@task("tick", queue=queues.ENTRY, ignore_result=True)
+def tick(self: Any) -> None:  # noqa: ARG001  (Celery binds every task)
+    """Run one scheduling round."""
+    settings, database = get_settings(), get_database()
+    dispatch(database, settings)
+    resend(database, settings)
+    for job_id in _unannounced(database):
+        announce.announce(database, job_id)
+
+
+def dispatch(database: Database, settings: Settings) -> int:
+    """Decide who gets a slot, record it, and send the messages after the commit.
+
+    Returns:
+        How many jobs were sent.
+    """
+    with database.transaction() as session:
+        if not database.advisory_lock(session, "dispatch"):
+            return 0  # another round is being decided right now, and it sees what we would see
+        transitions.silence(session, max(3 * settings.heartbeat_s, settings.lease_s))
+        decision = _decide(session, settings)
+        sendings = [pair for release in decision.releases if (pair := _record(session, release)) is not None]
+        transitions.explain_waits(session, decision.waits)
+    for sending, stage in sendings:
+        _send(sending, stage)
+    return len(sendings)
+
+
+def resend(database: Database, settings: Settings) -> None:
+    """Send again what was recorded as sent and never claimed; the claim makes a duplicate harmless."""
+    with database.transaction() as session:
+        again: list[tuple[Sending, Stage]] = []
+        for job in history.undelivered(session, settings.claim_s):
+            publication = transitions.resend(session, job.id, job.attempt, job.stage, job.publication)
+            if publication is not None:
+                again.append((_sending(job.id, job.attempt, publication, job.gpu_type), job.stage))
+    for sending, stage in again:
+        _send(sending, stage)
+
+
+def _decide(session: Session, settings: Settings) -> Decision:
+    waiting = [
+        Waiting(
+            id=job.id,
+            tenant=job.tenant,
+            stage=job.stage,
+            gpu=job.gpu,
+            priority=job.priority,
+            created_at=job.created_at,
+            recovered=job.recovered,
+            memory_bytes=job.memory_bytes,
+        )
+        for job in session.scalars(select(Job).where(Job.status == Status.PENDING))
+    ]
+    holding = [
+        Holding(tenant=job.tenant, gpu_type=job.gpu_type if job.stage.on_gpu else None)
+        for job in session.scalars(
+            select(Job).where(Job.status.in_((Status.QUEUED, Status.RUNNING)), Job.stage != Stage.PUBLISH)
+        )
+    ]
+    nodes = [
+        Node(kind=row.kind, gpu_type=row.gpu_type, memory_bytes=row.memory_bytes or 0, slots=row.slots)
+        for row in session.scalars(select(Worker).where(Worker.status == "online"))
+    ]
+    limits = {
+        tenant.name: tenant.max_gpus or settings.max_gpus_per_tenant for tenant in session.scalars(select(Tenant))
+    }
+    return decide(waiting, nodes, holding, types=gpu_catalogue(settings.gpus), quota=limits)
+
+
+def _record(session: Session, release: Any) -> tuple[Sending, Stage] | None:
+    job = session.get(Job, release.job_id)
+    if job is None:
+        return None
+    queue = queue_of(release.stage, release.gpu_type)
+    publication = transitions.send(session, job.id, job.attempt, release.stage, queue=queue, gpu_type=release.gpu_type)
+    if publication is None:
+        return None
+    return _sending(job.id, job.attempt, publication, release.gpu_type), release.stage
+
+
+def _sending(job_id: str, attempt: int, publication: int, gpu_type: str | None) -> Sending:
+    return Sending(job_id=job_id, attempt=attempt, publication=publication, gpu_type=gpu_type)
+
+
+def _send(sending: Sending, stage: Stage) -> None:
+    try:
+        send(sending, stage)
+    except announce.UNREACHABLE as error:
+        logger.warning("job %s: %s could not be sent (%s); the next round sends it again", sending.job_id, stage, error)
+
+
+def _unannounced(database: Database) -> list[str]:
+    with database.session() as session:
+        return [str(job_id) for job_id in history.unannounced(session)]

@@ -1,0 +1,56 @@
+"""An installation of its own for each test: an empty home, a SQLite record, a broker that nobody answers at."""
+
+import json
+
+import pytest
+from typer.testing import CliRunner
+
+from celora.cli.app import app as application
+from celora.cli.record import record
+from celora.settings.settings import get_settings
+from celora.workers.celery import app as celery_app
+from celora.workers.celery import configuration
+
+NOBODY = "redis://127.0.0.1:1/0"
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path, monkeypatch):
+    monkeypatch.setenv("CELORA_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("CELORA_BROKER_URL", NOBODY)
+    for name in ("CELORA_RESULT_BACKEND", "CELORA_DATABASE_URL", "CELORA_ARTIFACT_ROOT"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.chdir(tmp_path)
+    get_settings.cache_clear()
+    celery_app.conf.update(configuration(get_settings()))
+    yield tmp_path / "home"
+    record().dispose()
+    get_settings.cache_clear()
+
+
+@pytest.fixture
+def celora():
+    """Runs a command; its result has ``exit_code``, ``stdout``, ``stderr``, and ``json()``."""
+    runner = CliRunner()
+
+    def run(*words, stdin=None):
+        result = runner.invoke(application, [str(word) for word in words], input=stdin, prog_name="celora")
+        result.json = lambda: json.loads(result.stdout)
+        return result
+
+    return run
+
+
+@pytest.fixture
+def rows(tmp_path):
+    path = tmp_path / "train.jsonl"
+    path.write_text('{"prompt": "one", "completion": "1"}\n{"prompt": "two", "completion": "2"}\n', encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def job(celora, rows):
+    """The id of a job that waits."""
+    result = celora("submit", "--base-model", "smollm2-135m-instruct", "--dataset", rows, "--json")
+    assert result.exit_code == 0, result.stderr
+    return result.json()["id"]

@@ -1,0 +1,129 @@
+"""What a caller hears: link, link_error, chain, group and chord follow the job, on a Redis shared with another app."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+
+import pytest
+from celery import chain, chord, group
+
+from celora.workers.services import Service, Services
+
+pytestmark = pytest.mark.slow
+
+
+def lines(path):
+    return path.read_text().splitlines()
+
+
+def until(condition, timeout_s=60):
+    deadline = time.monotonic() + timeout_s
+    while time.monotonic() < deadline:
+        if condition():
+            return
+        time.sleep(0.05)
+    raise AssertionError("it did not happen in time")
+
+
+def finetune(running, spec):
+    return running.foreign.signature("celora.finetune", kwargs=spec, queue="celora")
+
+
+def took(running, mark="took"):
+    return running.foreign.signature("elsewhere.took", kwargs={"mark": mark}, queue="elsewhere")
+
+
+def test_link_chain_and_chord_fire_once_at_the_jobs_end(running, spec, foreign_worker):
+    linked = finetune(running, spec).apply_async(link=took(running, "link"))
+    chained = chain(finetune(running, spec), took(running, "chain")).apply_async()
+    header = [finetune(running, {**spec, "seed": n}) for n in (2, 3)]
+    gathered = chord(header)(running.foreign.signature("elsewhere.gather", queue="elsewhere"))
+    assert gathered.get(timeout=200) == 2
+    assert chained.get(timeout=60) == chained.parent.id
+    assert linked.get(timeout=60)["status"] == "completed"
+    until(lambda: f"link completed {linked.id}" in lines(foreign_worker))
+    ran = lines(foreign_worker)
+    assert ran.count(f"link completed {linked.id}") == 1
+    assert ran.count(f"chain completed {chained.parent.id}") == 1
+    assert ran.count("gather 2 completed,completed") == 1
+
+
+def test_link_error_fires_when_the_job_fails(running, spec, foreign_worker, tmp_path):
+    empty = tmp_path / "empty.jsonl"
+    empty.touch()
+    result = finetune(running, {**spec, "dataset": str(empty)}).apply_async(
+        link_error=running.foreign.signature("elsewhere.failed", queue="elsewhere")
+    )
+    with pytest.raises(Exception, match="bad_data"):
+        result.get(timeout=60)
+    until(lambda: f"failed {result.id}" in lines(foreign_worker))
+    assert lines(foreign_worker).count(f"failed {result.id}") == 1
+
+
+def test_a_group_gives_every_summary(running, spec):
+    results = group(finetune(running, {**spec, "seed": n}) for n in (5, 6)).apply_async()
+    assert [summary["status"] for summary in results.get(timeout=200)] == ["completed", "completed"]
+
+
+def test_progress_is_seen_under_the_callers_id(running, spec):
+    result = running.send({**spec, "max_steps": 40})
+    until(lambda: result.state == "PROGRESS" and (result.info or {}).get("step", 0) >= 2, 90)
+    assert result.info["stage"] == "train"
+    result.revoke()
+    running.wait(result.id, lambda job: job["status"] == "cancelled", timeout_s=30)
+
+
+def test_the_other_apps_own_tasks_run_once_beside_our_workers(running, foreign_worker):
+    """Both last longer than our visibility time-out; without key names of our own they would be given out again."""
+    wait_s = running.settings.visibility_timeout_s + 7
+    running.foreign.send_task("elsewhere.slow", args=(wait_s,), queue="elsewhere")
+    running.foreign.send_task("elsewhere.later", queue="elsewhere", countdown=wait_s)
+    until(lambda: {"slow done", "later ran"} <= set(lines(foreign_worker)), wait_s + 30)
+    time.sleep(3)
+    assert sorted(lines(foreign_worker)) == ["later ran", "slow done", "slow started"]
+
+
+@pytest.mark.parametrize("oldest", ["5.3.6"])
+def test_an_app_on_an_old_celery_without_our_result_backend_is_called_back(
+    running, spec, tmp_path, old_celery, foreign_app, oldest
+):
+    """It sends with ``link`` and never reads a result: the callback alone tells it."""
+    folder = old_celery(oldest)
+    written = tmp_path / "ran.txt"
+    written.touch()
+    (tmp_path / "elsewhere.py").write_text(foreign_app)
+    environment = {
+        **os.environ,
+        "PYTHONPATH": f"{folder}:{tmp_path}",
+        "BROKER": running.settings.broker_url,
+        "BACKEND": "cache+memory://",
+        "WRITTEN": str(written),
+    }
+    services = Services(tmp_path)
+    services.start(
+        Service(
+            name="old",
+            command=[sys.executable, "-m", "celery", "-A", "elsewhere", "worker", "-Q", "elsewhere,celery", "-c", "1"],
+            environment=environment,
+            log=tmp_path / "old.log",
+        )
+    )
+    program = (
+        "import celery, json, sys, elsewhere; assert celery.__version__ == sys.argv[1];"
+        "link = elsewhere.app.signature('elsewhere.took', queue='elsewhere');"
+        "print(elsewhere.app.send_task('celora.finetune', kwargs=json.loads(sys.argv[2]), queue='celora', link=link).id)"
+    )
+    try:
+        sent = subprocess.run(
+            [sys.executable, "-W", "ignore", "-c", program, oldest, json.dumps(spec)],
+            env=environment, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert sent.returncode == 0, sent.stderr
+        job_id = sent.stdout.strip()
+        running.wait(job_id, lambda job: job["status"] == "completed", timeout_s=120)
+        until(lambda: f"took completed {job_id}" in lines(written))
+        assert lines(written) == [f"took completed {job_id}"]
+    finally:
+        services.stop(10)

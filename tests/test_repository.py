@@ -1,0 +1,297 @@
+"""What the repository promises about itself: its documents, its room order, its forbidden calls, its light imports."""
+
+import ast
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from celora.models.spec import JobSpec
+from celora.settings.settings import Settings
+
+ROOT = Path(__file__).parent.parent
+FLOORS = {
+    "settings": 0,
+    "storage": 0,
+    "tuning": 0,
+    "models": 1,
+    "scheduling": 2,
+    "workers": 3,
+    "tasks": 4,
+    "cli": 5,
+}
+GROUND_MAY_IMPORT = {
+    "settings": (),
+    "storage": ("settings",),
+    "tuning": ("settings.errors", "settings.bases", "storage.manifest", "storage.paths"),
+}
+"""On the ground floor, which modules of its neighbours a room may use."""
+LIGHT = ["settings", "storage", "models", "scheduling", "workers", "tasks", "cli.app"]
+HEAVY = {"torch", "transformers", "datasets", "tokenizers", "peft", "trl", "bitsandbytes", "accelerate", "numpy"}
+
+
+def modules():
+    for room in FLOORS:
+        for path in sorted((ROOT / room).rglob("*.py")):
+            if "__pycache__" not in path.parts:
+                yield path.relative_to(ROOT)
+
+
+def tree_of(path):
+    return ast.parse((ROOT / path).read_text(encoding="utf-8"), filename=str(path))
+
+
+def imports_of(path):
+    """Every import of a celora module in a file, as ``(line, 'room.module…', relative)``."""
+    package = path.parts[:-1]
+    for node in ast.walk(tree_of(path)):
+        if isinstance(node, ast.Import):
+            for name in node.names:
+                if name.name.split(".")[0] == "celora":
+                    yield node.lineno, name.name.partition(".")[2], False
+        elif isinstance(node, ast.ImportFrom):
+            if node.level == 0 and (node.module or "").split(".")[0] == "celora":
+                parts, relative = (node.module or "").split(".")[1:], False
+            elif node.level:
+                stem = package[: len(package) - node.level + 1]
+                parts, relative = [*stem, *(node.module or "").split(".")], True
+            else:
+                continue
+            base = ".".join(filter(None, parts))
+            for name in node.names:
+                yield node.lineno, ".".join(filter(None, [base, name.name])), relative
+
+
+def test_every_folder_of_code_has_a_floor():
+    rooms = {path.parent.name for path in ROOT.glob("*/__init__.py")}
+    assert rooms == set(FLOORS)
+
+
+def test_imports_point_downwards():
+    upward = []
+    for path in modules():
+        room = path.parts[0]
+        for line, target, _ in imports_of(path):
+            other = target.split(".")[0]
+            if other == room or not other:
+                continue
+            assert other in FLOORS, f"{path}:{line} imports {target}, which is no room"
+            if FLOORS[other] > FLOORS[room]:
+                upward.append(f"{path}:{line} imports {target}, which lies above")
+            elif FLOORS[other] == FLOORS[room]:
+                allowed = GROUND_MAY_IMPORT[room]
+                if not any(target == name or target.startswith(f"{name}.") for name in allowed):
+                    upward.append(f"{path}:{line} imports {target}; {room} may use {', '.join(allowed) or 'no room'}")
+    assert upward == []
+
+
+def test_rooms_import_each_other_relatively():
+    """An absolute import loads a second copy of a module that is run in place. Alembic loads its files by path."""
+    absolute = [
+        f"{path}:{line} {target}"
+        for path in modules()
+        if path.parts[:2] != ("models", "migrations")
+        for line, target, relative in imports_of(path)
+        if not relative
+    ]
+    assert absolute == []
+
+
+FORBIDDEN = {
+    "eval": "runs text as code",
+    "exec": "runs text as code",
+    "os.system": "is a shell line",
+    "pickle.load": "runs what it reads",
+    "pickle.loads": "runs what it reads",
+    "cloudpickle.load": "runs what it reads",
+    "cloudpickle.loads": "runs what it reads",
+    "marshal.loads": "runs what it reads",
+    "joblib.load": "runs what it reads",
+    "shelve.open": "unpickles",
+    "torch.load": "unpickles; weights are safetensors only",
+    "yaml.load": "makes any object; use yaml.safe_load",
+    "yaml.unsafe_load": "makes any object; use yaml.safe_load",
+    "yaml.full_load": "makes any object; use yaml.safe_load",
+}
+FORBIDDEN_ARGUMENTS = {"shell": True, "trust_remote_code": True, "allow_pickle": True, "weights_only": False}
+LOADERS = {"from_pretrained"}
+MAY_LOAD = {"tuning/conversion.py", "tuning/quantized.py", "tuning/tokenizer.py", "tuning/verification.py"}
+"""The only modules that may read a model, a tokenizer or an adapter."""
+
+
+def dotted(node):
+    if isinstance(node, ast.Name):
+        return node.id
+    if isinstance(node, ast.Attribute):
+        return f"{dotted(node.value)}.{node.attr}"
+    return "?"
+
+
+def test_nothing_calls_what_is_forbidden():
+    found = []
+    for path in modules():
+        for node in ast.walk(tree_of(path)):
+            if not isinstance(node, ast.Call):
+                continue
+            name = dotted(node.func)
+            if name in FORBIDDEN:
+                found.append(f"{path}:{node.lineno} {name} {FORBIDDEN[name]}")
+            if name.rpartition(".")[2] in LOADERS and path.as_posix() not in MAY_LOAD:
+                found.append(f"{path}:{node.lineno} {name}: only {', '.join(sorted(MAY_LOAD))} may load a model")
+            for keyword in node.keywords:
+                given = getattr(keyword.value, "value", None)
+                if keyword.arg in FORBIDDEN_ARGUMENTS and given is FORBIDDEN_ARGUMENTS[keyword.arg]:
+                    found.append(f"{path}:{node.lineno} {name}({keyword.arg}={given})")
+    assert found == []
+
+
+def test_the_look_for_forbidden_calls_sees_them():
+    calls = [dotted(node.func) for node in ast.walk(ast.parse("torch.load(x); a.b.from_pretrained(y)"))
+             if isinstance(node, ast.Call)]  # fmt: skip
+    assert calls == ["torch.load", "a.b.from_pretrained"]
+
+
+def test_the_light_rooms_load_no_machine_learning():
+    code = "import sys\n" + "".join(f"import celora.{name}\n" for name in LIGHT)
+    code += f"print(*sorted({HEAVY!r} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == []
+
+
+def settings_page():
+    """docs/settings.md as the code has it."""
+    lines = [
+        "# Settings",
+        "",
+        "Written by `WRITE_DOCS=1 make test ARGS=tests/test_repository.py`; a test compares it with the code.",
+        "",
+        "## Of an installation",
+        "",
+        "Each is an environment variable, or a line in `CELORA_HOME/celora.toml` (`lease_s = 120`; tables as",
+        "`[gpus.h100]`). The environment wins, then `celora.env`, which `celora up` writes, then `celora.toml`.",
+        "",
+        "| environment | default | meaning |",
+        "|---|---|---|",
+    ]
+    for name, field in Settings.model_fields.items():
+        default = "`~/.celora`" if name == "home" else shown(field)
+        lines.append(f"| `CELORA_{name.upper()}` | {default} | {field.description} |")
+    lines += [
+        "",
+        "`CELORA_FLOWER_AUTH` (`user:password`) is read by `flower/flowerconfig.py` alone.",
+        "",
+        "## Of a job",
+        "",
+        "The fields of `finetune.apply_async(kwargs={…})`, of a job file, and, as `--name value`, of `celora submit`.",
+        "",
+        "| field | default | meaning |",
+        "|---|---|---|",
+    ]
+    own = [name for name in JobSpec.model_fields if name not in JobSpec.__mro__[1].model_fields]
+    for name in [*own, *(name for name in JobSpec.model_fields if name not in own)]:
+        field = JobSpec.model_fields[name]
+        lines.append(f"| `{name}` | {shown(field)} | {field.description} |")
+    return "\n".join(lines) + "\n"
+
+
+def shown(field):
+    if field.is_required():
+        return "required"
+    value = field.get_default(call_default_factory=True)
+    if isinstance(value, list):
+        value = ", ".join(map(str, value))
+    return f"`{value}`" if value not in (None, "", {}) else "unset"
+
+
+def test_every_setting_is_documented():
+    page = ROOT / "docs" / "settings.md"
+    if os.environ.get("WRITE_DOCS"):
+        page.write_text(settings_page(), encoding="utf-8")
+    assert page.read_text(encoding="utf-8") == settings_page(), "write it anew with WRITE_DOCS=1"
+
+
+def test_every_setting_and_field_has_a_meaning():
+    fields = {**Settings.model_fields, **JobSpec.model_fields}
+    assert [name for name, field in fields.items() if not field.description] == []
+
+
+def documents():
+    return [path for path in [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("deploy/*.md")] if path.is_file()]
+
+
+@pytest.mark.parametrize("page", documents(), ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_every_link_in_a_document_leads_somewhere(page):
+    links = re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text(encoding="utf-8"))
+    assert [link for link in links if not (page.parent / link).exists()] == []
+
+
+@pytest.mark.parametrize("page", documents(), ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_every_make_target_in_a_document_exists(page):
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), flags=re.MULTILINE))
+    named = re.findall(r"(?:`|^\s{4})make ([a-z]+)", page.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    assert [name for name in named if name not in targets] == []
+
+
+def celora_commands():
+    """Every command of the application, ``bases add`` and its like included, with the names of its options."""
+    import typer.main  # noqa: PLC0415  (only these tests need the application)
+
+    from celora.cli.app import app  # noqa: PLC0415
+
+    def walk(command, path):
+        yield " ".join(path), {option for parameter in command.params for option in parameter.opts}
+        for name, child in getattr(command, "commands", {}).items():
+            yield from walk(child, [*path, name])
+
+    return dict(walk(typer.main.get_command(app), []))
+
+
+@pytest.mark.parametrize("page", documents(), ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_every_celora_command_in_a_document_exists(page):
+    known = celora_commands()
+    named = re.findall(r"(?:`|^\s{4})celora ([a-z][a-z ]*[a-z])", page.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    for words in named:
+        first, *rest = words.split()
+        assert first in known, f"celora {first}"
+        subcommands = {name.split()[1] for name in known if name.startswith(f"{first} ")}
+        if subcommands and rest:
+            assert rest[0] in subcommands, f"celora {words}"
+
+
+def test_the_readme_shows_every_room_and_folder():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert [name for name in [*FLOORS, "flower", "deploy", "tests", "benchmarks", "docs", "examples"]
+            if f"{name}/" not in readme] == []  # fmt: skip
+
+
+def test_the_demo_data_is_what_its_script_writes(tmp_path):
+    subprocess.run([sys.executable, ROOT / "examples" / "make_support_messages.py", tmp_path], check=True)
+    shipped = ROOT / "cli" / "demo_data"
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(path.name for path in shipped.iterdir())
+    for path in tmp_path.iterdir():
+        assert path.read_text(encoding="utf-8") == (shipped / path.name).read_text(encoding="utf-8"), path.name
+
+
+def test_the_example_job_is_a_valid_spec():
+    import yaml  # noqa: PLC0415
+
+    from celora.models.spec import parse_spec  # noqa: PLC0415
+
+    spec = parse_spec(yaml.safe_load((ROOT / "examples" / "job.yaml").read_text(encoding="utf-8")))
+    assert (ROOT / spec.dataset).is_file()
+
+
+def test_flower_reads_its_configuration(tmp_path):
+    code = (
+        "from tornado.options import options\n"
+        "import flower.options\n"
+        f"options.parse_config_file({str(ROOT / 'flower' / 'flowerconfig.py')!r})\n"
+        "print(options.address, *options.basic_auth, options.persistent, options.db)\n"
+    )
+    environment = {**os.environ, "CELORA_HOME": str(tmp_path), "CELORA_FLOWER_AUTH": "me:secret"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
+    assert done.stdout.split() == ["127.0.0.1", "me:secret", "True", str(tmp_path / "flower" / "state")]

@@ -1,0 +1,394 @@
+import errno
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
+
+from celora.settings.errors import BaseModelError, DataError, DiskFullError, SettingsError
+from celora.storage.manifest import verify_manifest
+from celora.tuning import prepared as prepared_files
+from celora.tuning.dataset import PreparedSet, eval_rows, load_result, load_settings, prepare
+from celora.tuning.formats import BadRowsError
+from celora.tuning.prepared import permutation
+from celora.tuning.protocol import PrepareRequest
+from celora.tuning.receipt import as_text
+from celora.tuning.recipe import Recipe
+
+CHATML = (
+    "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+CONTEXT = 128
+
+
+@pytest.fixture(scope="module")
+def make_base(tmp_path_factory):
+    """A local base: configuration, a byte-level tokenizer, and weights of the right shape (prepare reads no values)."""
+
+    def make(template=None, context=CONTEXT):
+        folder = tmp_path_factory.mktemp("base")
+        inner = Tokenizer(models.BPE())
+        inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        inner.decoder = decoders.ByteLevel()
+        special = ["<pad>", "</s>", "<|im_start|>", "<|im_end|>"]
+        alphabet = pre_tokenizers.ByteLevel.alphabet()
+        inner.train_from_iterator(
+            [
+                "How many apples has row number? It has apples in all. #### Below is an instruction",
+                " that describes a task.",
+            ],
+            trainers.BpeTrainer(vocab_size=320, special_tokens=special, initial_alphabet=alphabet, show_progress=False),
+        )
+        tokenizer = PreTrainedTokenizerFast(
+            tokenizer_object=inner, pad_token="<pad>", eos_token="</s>", extra_special_tokens=special[2:]
+        )
+        tokenizer.chat_template = template
+        tokenizer.save_pretrained(folder)
+        config = {
+            "architectures": ["LlamaForCausalLM"],
+            "model_type": "llama",
+            "hidden_size": 16,
+            "intermediate_size": 32,
+            "num_hidden_layers": 1,
+            "num_attention_heads": 2,
+            "max_position_embeddings": context,
+            "vocab_size": len(tokenizer),
+            "dtype": "float32",
+        }
+        (folder / "config.json").write_text(json.dumps(config))
+        weights = {"model.embed_tokens.weight": np.zeros((len(tokenizer), 16), dtype=np.float32)}
+        save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+        return folder
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def plain_base(make_base):
+    return make_base()
+
+
+@pytest.fixture(scope="module")
+def chat_base(make_base):
+    return make_base(CHATML)
+
+
+def gsm_rows(count, start=0):
+    return [
+        {
+            "question": f"How many apples has row {n}?",
+            "answer": f"It has <<{n}+1={n + 1}>>{n + 1} apples.\n#### {n + 1}",
+        }
+        for n in range(start, start + count)
+    ]
+
+
+def write_rows(path, rows):
+    path.write_text("".join((row if isinstance(row, str) else json.dumps(row)) + "\n" for row in rows))
+    return path
+
+
+class Events(list):
+    def __call__(self, event, **fields):
+        self.append((event, fields))
+
+    def of(self, name):
+        return [fields for event, fields in self if event == name]
+
+
+@pytest.fixture
+def run(tmp_path, plain_base):
+    """Prepare some rows; what it told lies in ``run.events``, what it wrote in ``run.out``."""
+
+    def run(rows, *, base=plain_base, evals=None, out="prepared", seed=3, eval_fraction=0.1, **recipe):
+        run.events = Events()
+        run.out = tmp_path / out
+        request = PrepareRequest(
+            job="job",
+            attempt=1,
+            cache_dir=str(tmp_path / "cache"),
+            base_model=str(base),
+            dataset=str(write_rows(tmp_path / "train.jsonl", rows)),
+            eval_datasets={
+                name: str(write_rows(tmp_path / f"{name}.jsonl", held)) for name, held in (evals or {}).items()
+            },
+            eval_fraction=eval_fraction,
+            recipe=Recipe(**recipe),
+            seed=seed,
+            out_dir=str(run.out),
+        )
+        return prepare(request, run.events)
+
+    return run
+
+
+def words_of(folder, name):
+    tokenizer = AutoTokenizer.from_pretrained(folder / "tokenizer")
+    rows = PreparedSet.load(folder, name)
+    return [tokenizer.decode(rows[index][0]) for index in range(len(rows))]
+
+
+def test_gsm8k_like_rows_become_tokens_on_disk_as_documented(run):
+    result = run(gsm_rows(40))
+    assert (result.train_rows, result.eval_rows, result.template) == (36, {"eval": 4}, "alpaca")
+    assert result.max_length == CONTEXT
+    assert result.base.context_tokens == CONTEXT
+    assert result.memory_bytes > 0
+    assert sorted(path.name for path in run.out.iterdir()) == [
+        "eval.eval.mask.npy",
+        "eval.eval.offsets.npy",
+        "eval.eval.rows.jsonl",
+        "eval.eval.tokens.npy",
+        "manifest.json",
+        "prepared.json",
+        "receipt.json",
+        "tokenizer",
+        "train.mask.npy",
+        "train.offsets.npy",
+        "train.tokens.npy",
+    ]
+    assert verify_manifest(run.out)["kind"] == "prepared"
+    tokens, mask, offsets = (np.load(run.out / f"train.{part}.npy") for part in ("tokens", "mask", "offsets"))
+    assert (tokens.dtype, mask.dtype, offsets.dtype) == (np.int32, np.uint8, np.int64)
+    assert (tokens.ndim, len(tokens), len(mask), len(offsets)) == (1, result.train_tokens, result.train_tokens, 37)
+    assert (offsets[0], offsets[-1], int(mask.sum())) == (0, len(tokens), result.trained_tokens)
+    assert load_result(run.out) == result
+    assert not list(run.out.parent.glob("*.partial"))
+
+
+def test_the_words_and_the_loss_are_those_of_the_rows(run):
+    run(gsm_rows(40))
+    tokenizer = AutoTokenizer.from_pretrained(run.out / "tokenizer")
+    rows = PreparedSet.load(run.out, "train")
+    for index in (0, 17, 35):
+        tokens, mask = rows[index]
+        assert tokenizer.decode(tokens).startswith("Below is an instruction")
+        answer = tokenizer.decode(tokens[mask == 1])
+        assert answer.startswith("It has <<")
+        assert answer.endswith("</s>")
+        assert "It has <<" not in tokenizer.decode(tokens[mask == 0])
+
+
+def test_prompts_for_generation_end_where_the_last_answer_begins(run, chat_base):
+    turns = [("user", "How many?"), ("assistant", "It has 1."), ("user", "And row 2?"), ("assistant", "It has 2.")]
+    held = [{"messages": [{"role": role, "content": words} for role, words in turns]}]
+    run(gsm_rows(20), base=chat_base, evals={"talk": held})
+    (row,) = eval_rows(run.out, "talk")
+    tokenizer = AutoTokenizer.from_pretrained(run.out / "tokenizer")
+    assert tokenizer.decode(row["prompt_tokens"]) == (
+        "<|im_start|>user\nHow many?<|im_end|>\n<|im_start|>assistant\nIt has 1.<|im_end|>\n"
+        "<|im_start|>user\nAnd row 2?<|im_end|>\n<|im_start|>assistant\n"
+    )
+    assert row["reference"] == "It has 2."
+    assert row["prompt"] == "user: How many?\nassistant: It has 1.\nuser: And row 2?"
+    tokens, mask = PreparedSet.load(run.out, "talk")[0]
+    assert tokens[: len(row["prompt_tokens"])].tolist() == row["prompt_tokens"]
+    assert tokenizer.decode(tokens[mask == 1]) == "It has 1.<|im_end|>It has 2.<|im_end|>"
+    stops = load_settings(run.out)["stop_tokens"]
+    assert tokenizer.convert_ids_to_tokens(stops) == ["</s>", "<|im_end|>"]
+
+
+def test_a_single_turns_prompt_reads_as_the_question(run):
+    run(gsm_rows(20), evals={"eval": gsm_rows(2, start=90)})
+    assert [row["prompt"] for row in eval_rows(run.out, "eval")] == [
+        "How many apples has row 90?",
+        "How many apples has row 91?",
+    ]
+
+
+def test_the_split_depends_on_the_seed_alone(run):
+    rows = gsm_rows(50)
+    run(rows, seed=5, out="a")
+    first = run.out
+    run(rows, seed=5, out="b")
+    assert words_of(run.out, "eval") == words_of(first, "eval")
+    for part in ("train.tokens.npy", "train.mask.npy", "train.offsets.npy", "eval.eval.tokens.npy"):
+        assert (run.out / part).read_bytes() == (first / part).read_bytes()
+    run(rows, seed=6, out="c")
+    assert words_of(run.out, "eval") != words_of(first, "eval")
+    assert sorted(words_of(run.out, "eval") + words_of(run.out, "train")) == sorted(
+        words_of(first, "eval") + words_of(first, "train")
+    )
+
+
+def test_the_split_keeps_equal_rows_together(run):
+    rows = gsm_rows(30) * 2
+    result = run(rows, eval_fraction=0.2)
+    assert (result.train_rows, result.eval_rows) == (48, {"eval": 12})
+    assert not set(words_of(run.out, "eval")) & set(words_of(run.out, "train"))
+    assert any("train repeats 24 rows exactly" in warning for warning in result.warnings)
+
+
+def test_no_split_where_held_out_rows_are_given_or_not_wanted(run):
+    given = run(gsm_rows(20), evals={"near": gsm_rows(3, start=50), "far": gsm_rows(2, start=80)})
+    assert (given.train_rows, given.eval_rows) == (20, {"near": 3, "far": 2})
+    assert list(given.eval_rows) == ["near", "far"]
+    unwanted = run(gsm_rows(20), eval_fraction=0)
+    assert (unwanted.train_rows, unwanted.eval_rows) == (20, {})
+    assert any("nothing is held out (eval_fraction is 0)" in warning for warning in unwanted.warnings)
+
+
+def test_one_row_trains_without_a_held_out_set_and_says_so(run):
+    result = run(gsm_rows(1))
+    assert (result.train_rows, result.eval_rows) == (1, {})
+    assert any("only 1 training row;" in warning for warning in result.warnings)
+    assert any("nothing is held out" in warning for warning in result.warnings)
+
+
+def test_long_rows_are_cut_and_rows_without_an_answer_left_are_dropped(run):
+    long_answer = {"question": "How many?", "answer": "It has apples in all. " * 40}
+    long_question = {"question": "How many apples? " * 40, "answer": "1"}
+    result = run([*gsm_rows(20), long_answer, long_question], eval_fraction=0)
+    facts = result.receipt["sets"]["train"]
+    assert (result.train_rows, facts["truncated"], facts["dropped"], facts["dropped_lines"]) == (21, 2, 1, [22])
+    rows = PreparedSet.load(run.out, "train")
+    assert rows.lengths.max() == CONTEXT
+    assert rows[20][1].any()
+    assert any("cut 2 of 22 rows of train to 128 tokens" in warning for warning in result.warnings)
+    assert any("dropped 1 row of train" in warning for warning in result.warnings)
+    assert [note["message"] for note in run.events.of("note")] == result.warnings
+
+
+def test_a_set_without_usable_rows_is_refused(run):
+    hopeless = [{"question": "How many apples? " * 40, "answer": str(n)} for n in range(3)]
+    with pytest.raises(DataError, match=r"no row of the set train \(train.jsonl\) can be used.*128") as caught:
+        run(hopeless)
+    assert "max_length" in caught.value.hint
+    with pytest.raises(DataError, match=r"no row of the set hard \(hard.jsonl\)"):
+        run(gsm_rows(20), evals={"hard": hopeless})
+    assert not run.out.exists()
+
+
+def test_a_split_that_has_no_usable_row_is_left_out_with_a_warning(run):
+    rows = [*gsm_rows(12), {"question": "How many apples? " * 40, "answer": "1"}]
+    unlucky = next(seed for seed in range(100) if permutation(len(rows), seed)[0] == len(rows) - 1)
+    result = run(rows, seed=unlucky)
+    assert (result.train_rows, result.eval_rows) == (12, {})
+    assert any("no row of the set eval" in warning for warning in result.warnings)
+
+
+def test_overlap_of_training_and_held_out_rows_is_told(run):
+    result = run(gsm_rows(20), evals={"eval": gsm_rows(10, start=15)})
+    assert any("eval shares 5 of its rows" in warning for warning in result.warnings)
+
+
+def test_the_order_of_an_epoch_is_a_function_of_seed_and_epoch(run):
+    run(gsm_rows(40))
+    rows = PreparedSet.load(run.out, "train")
+    first = rows.order(7, 0)
+    assert sorted(first.tolist()) == list(range(36))
+    assert first.tolist() == rows.order(7, 0).tolist()
+    assert first.tolist() != rows.order(7, 1).tolist()
+    assert first.tolist() != rows.order(8, 0).tolist()
+
+
+def test_the_permutation_is_pinned_so_that_a_resumed_run_visits_the_same_rows():
+    assert permutation(8, 0, 0).tolist() == [3, 2, 1, 6, 0, 7, 4, 5]
+
+
+def test_bad_lines_end_it_before_the_base_is_looked_for(run, tmp_path):
+    rows = [*gsm_rows(3), '{"question": "a", "answer": ""}', *gsm_rows(3), "{"]
+    with pytest.raises(BadRowsError, match=r"train.jsonl has 2 bad lines of 8: line 4, column 29: answer is empty"):
+        run(rows, base=tmp_path / "nowhere")
+    (note,) = run.events.of("note")
+    assert "line 8, column 2" in note["message"]
+    assert "Fix: " in note["message"]
+    assert not run.out.exists()
+
+
+def test_rows_that_the_template_refuses_are_named_by_line(run, make_base):
+    strict = make_base(
+        "{% for m in messages %}{% if (m['role'] == 'user') != (loop.index0 % 2 == 0) %}"
+        "{{ raise_exception('roles must alternate') }}{% endif %}"
+        "{{ m['content'] + ('</s>' if m['role'] == 'assistant' else '\n') }}{% endfor %}"
+    )
+    turns = [("user", "a"), ("user", "b"), ("assistant", "c")]
+    good = {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "c"}]}
+    bad = {"messages": [{"role": role, "content": words} for role, words in turns]}
+    with pytest.raises(BadRowsError, match=r"1 bad line of 3: line 2, column 1: .*roles must alternate"):
+        run([good, bad, good], base=strict, eval_fraction=0)
+
+
+def test_settings_that_cannot_be_are_refused(run):
+    with pytest.raises(SettingsError, match="max_length 4096 is more than the 128 tokens"):
+        run(gsm_rows(20), max_length=4096)
+    with pytest.raises(SettingsError, match="'vicuna' is unknown"):
+        run(gsm_rows(20), template="vicuna")
+    with pytest.raises(SettingsError, match=r"a set named '\.\./x'"):
+        prepare(
+            PrepareRequest(
+                job="j", attempt=1, cache_dir="c", base_model="b", dataset="d", eval_datasets={"../x": "e"},
+                recipe=Recipe(), seed=1, out_dir="o",
+            ),
+            run,
+        )  # fmt: skip
+
+
+def test_an_unknown_base_is_refused_and_leaves_nothing(run, tmp_path):
+    with pytest.raises(BaseModelError):
+        run(gsm_rows(20), base=tmp_path / "nowhere")
+    assert not run.out.exists()
+
+
+def test_a_full_disk_is_named_and_leaves_nothing(run, monkeypatch):
+    def full(*_args, **_options):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(prepared_files.np, "save", full)
+    with pytest.raises(DiskFullError, match="no space left for the prepared data"):
+        run(gsm_rows(20))
+    assert list(run.out.parent.glob("prepared*")) == []
+
+
+def test_preparing_again_replaces_what_was_there(run):
+    run(gsm_rows(20))
+    run(gsm_rows(30))
+    assert load_result(run.out).train_rows == 27
+    verify_manifest(run.out)
+
+
+def test_the_receipt_tells_it_all_in_json_and_in_words(run):
+    result = run([*gsm_rows(40), {"question": "a </s> b", "answer": "It has 1."}], eval_fraction=0)
+    receipt = json.loads((run.out / "receipt.json").read_text())
+    assert receipt == result.receipt
+    (file,) = receipt["files"]
+    assert (file["name"], file["format"], file["rows"], file["lines"]) == ("train.jsonl", "question-answer", 41, 41)
+    facts = receipt["sets"]["train"]
+    spread = facts["tokens_per_row"]
+    assert spread["min"] <= spread["p50"] <= spread["p95"] <= spread["max"]
+    assert sum(part["rows"] for part in spread["bins"]) == 41
+    assert facts["trained_share"] == pytest.approx(result.trained_tokens / result.train_tokens, abs=1e-4)
+    assert facts["rows_with_control_words"] == 1
+    assert [piece["trained"] for piece in receipt["sample"]] == [False, True]
+    text = as_text(receipt)
+    assert "### Response:\n⟦It has <<0+1=1>>1 apples.\n#### 1</s>⟧" in text
+    assert "train: 41 rows" in text
+    assert "warning: train has 1 row with a control token" in text
+    assert "[[It has" in as_text(receipt, mark=lambda words: f"[[{words}]]")
+
+
+def test_loss_on_all_words_where_it_is_asked_for(run):
+    result = run(gsm_rows(20), completion_only=False)
+    assert result.trained_tokens == result.train_tokens
+
+
+def test_progress_is_told_in_phases(run):
+    run(gsm_rows(20))
+    phases = [(fields["phase"], fields["done"], fields["total"]) for fields in run.events.of("phase")]
+    assert ("read train.jsonl", None, None) in phases
+    assert ("tokenize train", 0, 18) in phases
+    assert ("tokenize train", 18, 18) in phases
+
+
+def test_importing_the_data_modules_loads_no_torch_and_no_transformers():
+    code = (
+        "import sys, celora.tuning.dataset; "
+        "print([name for name in ('torch', 'transformers', 'datasets') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

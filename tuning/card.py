@@ -1,0 +1,136 @@
+"""The model card: what an adapter is, what it was measured to do, and how to use it; the hub's README format.
+
+Pure text from the facts of ``celora.json``; what is not known is left out, never guessed (a license above all).
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import yaml
+
+from ..settings import bases
+from .adapter import python_snippet
+from .protocol import Base
+
+MEASURES = {
+    "eval_loss": ("eval loss", "{:.4f}"),
+    "perplexity": ("perplexity", "{:.3f}"),
+    "exact_match": ("exact match", "{:.3f}"),
+    "rouge_1": ("ROUGE-1", "{:.3f}"),
+    "rouge_2": ("ROUGE-2", "{:.3f}"),
+    "rouge_l": ("ROUGE-L", "{:.3f}"),
+    "bleu": ("BLEU", "{:.2f}"),
+}
+"""Rows of the metrics table: our name, the name for people, the format of its numbers."""
+
+SETTINGS = (
+    "rank", "alpha", "dropout", "target_modules", "dora", "rslora", "quantization", "compute_dtype", "epochs",
+    "max_steps", "learning_rate", "schedule", "micro_batch", "accumulation", "effective_batch", "optimizer",
+    "max_length", "packing", "completion_only",
+)  # fmt: skip
+"""What of the resolved recipe stands on the card; all of it is in celora.json."""
+
+
+def model_card(record: Mapping[str, Any]) -> str:
+    """The README.md of a published adapter.
+
+    Args:
+        record: What ``celora.json`` holds: base, spec, resolved, data, metrics, servable, facts.
+    """
+    base = Base.model_validate(record["base"])
+    title = record["spec"].get("suffix") or "adapter"
+    sections = [
+        _front_matter(base, record["metrics"]),
+        f"# {title}: a LoRA adapter for {base.name}\n\nTrained with celora; `celora.json` holds every fact.",
+        f"## Results\n\n{_results(record['metrics'])}",
+        f"## Use it\n\n```python\n{python_snippet(base, 'PATH/OF/THIS/FOLDER')}\n```\n\n{_serving(base, record)}",
+        f"## Data\n\n{_list(_data(record))}",
+        f"## Settings\n\n{_list(_settings(record))}",
+    ]
+    facts = [(str(name), value) for name, value in record["facts"].items() if _plain(value)]
+    if facts:
+        sections.append(f"## Run\n\n{_list(facts)}")
+    return "\n\n".join(sections) + "\n"
+
+
+def _front_matter(base: Base, metrics: Mapping[str, Any]) -> str:
+    entry = bases.find(base.name) if base.kind == "catalogue" else None
+    head: dict[str, Any] = {
+        "library_name": "peft",
+        "pipeline_tag": "text-generation",
+        "tags": ["lora", "peft", "celora"],
+    }
+    if base.kind == "hub":
+        head |= {"base_model": base.name, "base_model_relation": "adapter"}
+    if entry is not None:
+        head["license"] = entry.license.lower()
+    tuned = {name: value for name, value in _tuned(metrics).items() if name in MEASURES and _plain(value)}
+    if tuned:
+        head["metrics"] = sorted(tuned)
+    return f"---\n{yaml.safe_dump(head, sort_keys=False, allow_unicode=True)}---"
+
+
+def _results(metrics: Mapping[str, Any]) -> str:
+    sets: Mapping[str, Any] = metrics.get("sets") or {}
+    if not sets:
+        return "Not measured: the job had no held-out rows."
+    return "\n\n".join(
+        f"Held-out set `{name}`, {found['rows']} rows.\n\n{_table(found)}" for name, found in sets.items()
+    )
+
+
+def _table(found: Mapping[str, Any]) -> str:
+    lines = ["| | base | tuned |", "|---|---|---|"]
+    for name, (label, form) in MEASURES.items():
+        if name in found["base"] or name in found["tuned"]:
+            lines.append(
+                f"| {label} | {_number(found['base'].get(name), form)} | {_number(found['tuned'].get(name), form)} |"
+            )
+    return "\n".join(lines)
+
+
+def _number(value: Any, form: str) -> str:
+    return form.format(value) if isinstance(value, int | float) else "-"
+
+
+def _serving(base: Base, record: Mapping[str, Any]) -> str:
+    servable = record["servable"]
+    if not servable.get("vllm"):
+        return f"vLLM can't serve it: {servable.get('reason', 'not checked')}."
+    revision = f" --revision {base.revision}" if base.kind == "hub" else ""
+    command = f"vllm serve {base.name}{revision} --enable-lora --max-lora-rank {servable.get('max_lora_rank') or 16}"
+    lora = f"--lora-modules {record['spec'].get('suffix') or 'tuned'}=PATH/OF/THIS/FOLDER"
+    example = f" For example: `{command} {lora}`" if base.kind in ("hub", "folder") else ""
+    return f"vLLM can serve it ({servable['reason']}).{example}"
+
+
+def _data(record: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    yield "dataset", record["spec"].get("dataset")
+    data = record["data"]
+    yield "SHA-256", data.get("dataset_sha256")
+    yield "training rows", data.get("train_rows")
+    yield "training tokens", data.get("train_tokens")
+    held_out: dict[str, int] = data.get("eval_rows") or {}
+    yield "held-out rows", ", ".join(f"{name} {rows}" for name, rows in held_out.items()) or None
+    yield "chat template", {"own": "the base's own", None: None}.get(data.get("template"), data.get("template"))
+
+
+def _settings(record: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    base, resolved = record["base"], record["resolved"]
+    yield "base", f"{base['name']} ({base['kind']}), revision {base['revision']}"
+    yield "seed", record["facts"].get("seed", record["spec"].get("seed"))
+    for name in SETTINGS:
+        value = resolved.get(name)
+        yield name.replace("_", " "), ", ".join(map(str, value)) if isinstance(value, list) else value  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
+
+
+def _list(entries: Any) -> str:
+    return "\n".join(f"- {name.replace('_', ' ')}: {value}" for name, value in entries if value is not None)
+
+
+def _plain(value: Any) -> bool:
+    return isinstance(value, str | int | float) and value != ""
+
+
+def _tuned(metrics: Mapping[str, Any]) -> Mapping[str, Any]:
+    return metrics.get("tuned") or {}

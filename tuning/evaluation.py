@@ -1,0 +1,342 @@
+# pyright: basic
+# (torch and transformers ship incomplete types)
+"""``evaluate``: the adapter against its base, on the same held-out rows with the same prompts; and ``generate``.
+
+Evaluating is also the verification: this is a fresh process that loads the written adapter through plain PEFT, and no
+number is published of an adapter that fails a check. There is one model in memory: base means adapter switched off.
+Loss is measured over every held-out row, answers over at most ``max_rows`` of each set (always the same rows of a set,
+so that jobs can be compared). What goes wrong while measuring answers is a warning; the adapter is good without them.
+"""
+
+import json
+import shutil
+import tempfile
+import traceback
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from peft import PeftModel
+
+from ..settings.errors import CeloraError
+from ..storage.manifest import commit
+from . import base as bases
+from . import device as devices
+from . import metrics as text
+from .adapter import CONFIG, servable
+from .generation import BATCH_ROWS, Answers, answer
+from .loss import pad_batch
+from .prepared import TRAIN, PreparedSet, eval_rows, load_result, load_settings, permutation
+from .protocol import Emit, EvaluateRequest, EvaluateResult, GenerateRequest, GenerateResult
+from .scoring import BATCH_TOKENS, RowLosses, row_losses
+from .templates import choose
+from .verification import Verification, largest_change, plain_peft
+
+CHECKED_ROWS = 8
+"""Training rows that the checks run on where nothing is held out."""
+SAMPLES_PER_SET = 3
+SIDES = ("base", "tuned")
+
+
+@dataclass
+class _SetResult:
+    """What was measured on one held-out set."""
+
+    name: str
+    rows: list[dict[str, Any]]
+    losses: dict[str, RowLosses]
+    answered: list[int] = field(default_factory=list)
+    answers: dict[str, Answers] = field(default_factory=dict)
+
+
+class _Evaluation:
+    """One evaluate request on its way: the loaded model, and how it is asked."""
+
+    def __init__(self, request: EvaluateRequest, emit: Emit) -> None:
+        self.request, self.emit = request, emit
+        self.prepared_dir = Path(request.prepared_dir)
+        self.sets = [name for name, rows in load_result(self.prepared_dir).eval_rows.items() if rows]
+        self.tokenizer: Any = bases.load_tokenizer(self.prepared_dir / "tokenizer")
+        self.warnings: list[str] = []
+        self.verification = Verification(Path(request.adapter_dir), request.base, request.recipe)
+        self.verification.files()
+        self.dtype = self._dtype()
+        model, self.unquantized = bases.load_model(
+            request.base,
+            Path(request.cache_dir),
+            request.hub,
+            quantization=request.recipe.quantization,
+            compute_dtype=self.dtype,
+            device=request.device,
+            emit=emit,
+        )
+        emit("phase", phase="checking the adapter", done=None, total=None)
+        self.verification.layers(model)
+        self.peft_model: PeftModel = self.verification.load(model)
+        self.model: Any = self.peft_model.get_base_model()
+
+    def losses(self, name: str) -> dict[str, RowLosses]:
+        """Loss of each row of a set, base and tuned."""
+        rows = PreparedSet.load(self.prepared_dir, name)
+        return {side: self._on(side, lambda side=side: self._losses(rows, f"loss of {side}, {name}")) for side in SIDES}
+
+    def check_without_held_out_rows(self) -> None:
+        """The checks on a few training rows; there is no loss of the trainer to compare with."""
+        rows = _First(PreparedSet.load(self.prepared_dir, TRAIN), CHECKED_ROWS)
+        self.verification.loss(self._losses(rows, "loss of a few training rows").mean, None, compute_dtype=self.dtype)
+        self._check_effect(rows)
+        self.warnings.append("there are no held-out rows, so base and tuned were not compared")
+
+    def check(self, primary: RowLosses) -> None:
+        """The checks of behaviour, on the set that the trainer measured too."""
+        self.verification.loss(primary.mean, self.request.trainer_eval_loss, compute_dtype=self.dtype)
+        self._check_effect(_First(PreparedSet.load(self.prepared_dir, self.sets[0]), CHECKED_ROWS))
+
+    def answer(self, found: _SetResult) -> None:
+        """Answers of base and tuned to the same prompts of a set."""
+        if not self.request.metrics or not self.request.max_rows or not found.rows:
+            return
+        found.answered = sorted(int(i) for i in permutation(len(found.rows), 0)[: self.request.max_rows])
+        prompts = [found.rows[i]["prompt_tokens"] for i in found.answered]
+        stop_tokens = self._stop_tokens()
+        for side in SIDES:
+            found.answers[side] = self._on(
+                side,
+                lambda side=side: answer(
+                    self.model,
+                    self.tokenizer,
+                    prompts,
+                    stop_tokens=stop_tokens,
+                    max_new_tokens=self.request.max_new_tokens,
+                    context_tokens=self.request.base.context_tokens,
+                    device=self.request.device,
+                    progress=self._progress(f"answers of {side}, {found.name}"),
+                ),
+            )
+        unanswered = found.answers["tuned"].unanswered
+        if unanswered:
+            self.warnings.append(f"{found.name}: {unanswered} prompts fill the whole context and got no answer")
+
+    def settings(self) -> dict[str, Any]:
+        """How it was measured, for the record."""
+        request = self.request
+        return {
+            "max_rows": request.max_rows,
+            "max_new_tokens": request.max_new_tokens,
+            "decoding": "greedy",
+            "batch_rows": BATCH_ROWS,
+            "loss_batch_tokens": BATCH_TOKENS[request.device],
+            "compute_dtype": self.dtype,
+            "quantization": request.recipe.quantization,
+            "stop_tokens": self._stop_tokens(),
+            "versions": devices.versions(request.device),
+        }
+
+    def _dtype(self) -> str:
+        """The trainer's compute dtype, unless this CPU would crawl in it."""
+        wanted, able = self.request.recipe.compute_dtype, devices.compute_dtype(self.request.device)
+        if self.request.device == "cpu" and wanted != "float32" and able == "float32":
+            self.warnings.append(f"evaluated in float32: this CPU computes {wanted} too slowly")
+            return able
+        return wanted
+
+    def _losses(self, rows: Any, phase: str) -> RowLosses:
+        return row_losses(
+            self.model,
+            rows,
+            pad_id=int(self.tokenizer.pad_token_id),
+            device=self.request.device,
+            progress=self._progress(phase),
+        )
+
+    def _check_effect(self, rows: Any) -> None:
+        batch = pad_batch([rows[i] for i in range(len(rows))][:1], int(self.tokenizer.pad_token_id))
+        inputs = {name: batch[name].to(self.request.device) for name in ("input_ids", "attention_mask")}
+        change = largest_change(self.peft_model, lambda: self.model(**inputs, use_cache=False).logits)
+        self.verification.effect(change)
+
+    def _on(self, side: str, measure: Callable[[], Any]) -> Any:
+        with self.peft_model.disable_adapter() if side == "base" else nullcontext():
+            return measure()
+
+    def _progress(self, phase: str) -> Callable[[int, int], None]:
+        return lambda done, total: self.emit("phase", phase=phase, done=done, total=total)
+
+    def _stop_tokens(self) -> list[int]:
+        """What ends an answer: the end token of the template in force, and those that the base itself names."""
+        return sorted({*load_settings(self.prepared_dir).get("stop_tokens", []), *_own_stop_tokens(self.model)})
+
+
+@dataclass(frozen=True)
+class _First:
+    """The first rows of a set."""
+
+    rows: PreparedSet
+    limit: int
+
+    def __len__(self) -> int:
+        return min(self.limit, len(self.rows))
+
+    def __getitem__(self, index: int) -> tuple[Any, Any]:
+        return self.rows[index]
+
+
+def evaluate(request: EvaluateRequest, emit: Emit) -> EvaluateResult:
+    """Verify the written adapter, and measure it against its base.
+
+    Args:
+        request: What to measure; its ``out_dir`` is replaced: ``rows.<set>.jsonl`` for each held-out set (a line a
+            row: prompt, reference; answer, exact match and loss of base and tuned), ``evaluation.json``.
+        emit: Told of phases with their progress, in rows.
+
+    Raises:
+        VerificationError: The adapter failed a check; nothing is written.
+        BaseModelError: The base can't be had here (any more).
+    """
+    run = _Evaluation(request, emit)
+    found: list[_SetResult] = []
+    for name in run.sets:
+        found.append(_SetResult(name, list(eval_rows(run.prepared_dir, name)), run.losses(name)))
+        if len(found) == 1:
+            run.check(found[0].losses["tuned"])
+    if not found:
+        run.check_without_held_out_rows()
+    sets: dict[str, Any] = {}
+    for result in found:
+        _answer_or_warn(run, result)
+        sets[result.name] = _measured(result, request.metrics, run.warnings)
+    first = next(iter(sets.values()), {"base": {}, "tuned": {}})
+    config = json.loads((Path(request.adapter_dir) / CONFIG).read_text(encoding="utf-8"))
+    result = EvaluateResult(
+        metrics={"base": first["base"], "tuned": first["tuned"], "sets": sets},
+        samples=[sample for each in found for sample in _samples(each)],
+        checks=run.verification.checks,
+        servable=servable(config),
+        unquantized_layers=run.unquantized,
+        warnings=[*run.verification.warnings, *run.warnings],
+    )
+    for warning in result.warnings:
+        emit("note", level="warning", message=warning)
+    _write(Path(request.out_dir), result, found, run.settings())
+    return result
+
+
+def generate(request: GenerateRequest, emit: Emit) -> GenerateResult:
+    """Answer prompts with an adapter, or with the bare base, each as one user message in the chat template in force.
+
+    Raises:
+        StorageError: ``adapter_dir`` holds no adapter.
+        BaseModelError: The base can't be had here.
+    """
+    cache, device = Path(request.cache_dir), request.device
+    folder = Path(request.adapter_dir) if request.adapter_dir else None
+    own_tokenizer = folder is not None and (folder / "tokenizer_config.json").is_file()
+    tokenizer_folder = folder if folder and own_tokenizer else bases.folder(request.base, cache, request.hub, emit)
+    template = choose(bases.load_tokenizer(tokenizer_folder))
+    model: Any
+    model, _ = bases.load_model(
+        request.base,
+        cache,
+        request.hub,
+        quantization=request.quantization,
+        compute_dtype=devices.compute_dtype(device),
+        device=device,
+        emit=emit,
+    )
+    if folder is not None:
+        model = plain_peft(model, folder).get_base_model()
+    texts = [
+        template.render([{"role": "user", "content": prompt}], generation_prompt=True) for prompt in request.prompts
+    ]
+    tokenizer: Any = template.tokenizer
+    found = answer(
+        model,
+        tokenizer,
+        [tokenizer(each, add_special_tokens=False)["input_ids"] for each in texts],
+        stop_tokens=sorted({*template.stop_tokens(), *_own_stop_tokens(model)}),
+        max_new_tokens=request.max_new_tokens,
+        context_tokens=request.base.context_tokens,
+        device=device,
+        temperature=request.temperature,
+        progress=lambda done, total: emit("phase", phase="answering", done=done, total=total),
+    )
+    return GenerateResult(answers=found.texts)
+
+
+def _own_stop_tokens(model: Any) -> list[int]:
+    """The stop tokens that the base's generation_config names (Llama 3 has three)."""
+    own = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
+    return [own] if isinstance(own, int) else list(own or [])
+
+
+def _answer_or_warn(run: _Evaluation, found: _SetResult) -> None:
+    try:
+        run.answer(found)
+    except CeloraError:
+        raise
+    except Exception as error:  # noqa: BLE001  (the adapter is checked and good; answers can be measured again alone)
+        traceback.print_exc()  # into the job's log
+        found.answers, found.answered = {}, []
+        run.warnings.append(
+            f"{found.name}: no answers were measured ({type(error).__name__}: {(str(error).splitlines() or [''])[0]}); "
+            "`celora evaluate` measures again"
+        )
+
+
+def _measured(found: _SetResult, wanted: list[str], warnings: list[str]) -> dict[str, Any]:
+    """Metrics of one set, base and tuned."""
+    measured: dict[str, Any] = {"rows": len(found.rows), "answered": len(found.answered)}
+    references = [found.rows[i]["reference"] for i in found.answered]
+    for side in SIDES:
+        loss = found.losses[side].mean
+        numbers = {"eval_loss": loss, "perplexity": text.perplexity(loss)}
+        given = found.answers.get(side)
+        if given is not None:
+            texts, failures = text.text_metrics(wanted, references, given.texts)
+            numbers |= texts
+            numbers["tokens_per_s"] = given.tokens / given.seconds if given.seconds else 0.0
+            warnings += [f"{found.name}, {side}: {failure}" for failure in failures]
+        measured[side] = numbers
+    return measured
+
+
+def _samples(found: _SetResult) -> list[dict[str, str]]:
+    return [
+        {
+            "set": found.name,
+            "prompt": str(found.rows[i]["prompt"]),
+            "reference": str(found.rows[i]["reference"]),
+            **{side: found.answers[side].texts[n] for side in SIDES},
+        }
+        for n, i in enumerate(found.answered[:SAMPLES_PER_SET])
+    ]
+
+
+def _row_lines(found: _SetResult) -> list[dict[str, Any]]:
+    place = {i: n for n, i in enumerate(found.answered)}
+    lines: list[dict[str, Any]] = []
+    for i, row in enumerate(found.rows):
+        line = {"row": i, "line": row.get("line"), "prompt": row["prompt"], "reference": row["reference"]}
+        for side in SIDES:
+            given = found.answers[side].texts[place[i]] if i in place else None
+            line[side] = given
+            line[f"exact_{side}"] = None if given is None else text.exact(row["reference"], given)
+            line[f"loss_{side}"] = found.losses[side].of_row(i)
+        lines.append(line)
+    return lines
+
+
+def _write(out_dir: Path, result: EvaluateResult, found: list[_SetResult], settings: dict[str, Any]) -> None:
+    out_dir.parent.mkdir(parents=True, exist_ok=True)
+    staged = Path(tempfile.mkdtemp(prefix=".staged-", dir=out_dir.parent))
+    try:
+        for each in found:
+            with (staged / f"rows.{each.name}.jsonl").open("w", encoding="utf-8") as file:
+                file.writelines(json.dumps(line, ensure_ascii=False) + "\n" for line in _row_lines(each))
+        facts = {**result.model_dump(mode="json"), "settings": settings}
+        (staged / "evaluation.json").write_text(json.dumps(facts, ensure_ascii=False, indent=1), encoding="utf-8")
+        commit(staged, out_dir, kind="evaluation")
+    finally:
+        shutil.rmtree(staged, ignore_errors=True)

@@ -1,0 +1,247 @@
+# pyright: basic
+# (torch ships incomplete types)
+"""One run of training: the parts are loaded, the engine is driven along its course, the adapter is written and checked.
+
+"Training returned" is no success here: every planned step was done (or early stopping ended the run), every loss and
+gradient was finite, and the adapter that was written has been read back and is finite.
+"""
+
+import hashlib
+import json
+import shutil
+import threading
+from collections.abc import Generator
+from contextlib import contextmanager
+from dataclasses import fields
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from ..settings.errors import OutOfMemoryError, TrainingError
+from ..storage.manifest import commit, file_sha256
+from . import base as bases
+from . import batches, checkpoint, lora
+from . import device as devices
+from .course import Course, Progress, Saving
+from .estimate import planned_steps, resolve_recipe
+from .prepared import PreparedSet, eval_rows, load_result
+from .protocol import Emit, PrepareResult, TrainRequest, TrainResult
+from .recipe import ResolvedRecipe
+from .sft import SAMPLES, SftEngine
+
+VOLATILE = {
+    "rules",
+    "save_steps",
+    "save_minutes",
+    "report_to",
+    "micro_batch",
+    "accumulation",
+    "gradient_checkpointing",
+}
+"""Fields of a recipe that may change when a run is resumed: they say how, not what, it trains."""
+
+
+class Run:
+    """Everything that one call of ``engine.train`` holds; loading it can take minutes."""
+
+    def __init__(self, request: TrainRequest, emit: Emit, stop: threading.Event) -> None:
+        self.request = request
+        self.out = Path(request.out_dir)
+        self.facts = load_result(Path(request.prepared_dir))
+        self.rows = PreparedSet.load(Path(request.prepared_dir), "train")
+        self.resume_from = Path(request.resume_from) if request.resume_from else None
+        self.recipe, sequences = self._resolve(emit)
+        self.planned_steps = planned_steps(sequences, self.recipe)
+        saving = self._saving()
+        progress = self._resumed(saving, emit)
+        self.engine = self._build(emit)
+        self.course = Course(
+            engine=self.engine,
+            recipe=self.recipe,
+            planned_steps=self.planned_steps,
+            emit=emit,
+            stop=stop,
+            saving=saving,
+            progress=progress,
+        )
+        trainable, total = self.engine.model.get_nb_trainable_parameters()
+        self.counts = {"trainable_parameters": trainable, "total_parameters": total}
+        emit(
+            "started",
+            resolved=self.recipe.model_dump(mode="json"),
+            planned_steps=self.planned_steps,
+            resume_step=progress.step,
+            unquantized_layers=self.unquantized,
+            **self.counts,
+        )
+
+    def train(self) -> TrainResult | None:
+        """Drive the engine to the end of its course; None when it was drained."""
+        self.engine.run(self.course, self.resume_from)
+        if self.course.outcome == "drained":
+            self.course.emit("drained", step=self.course.progress.step)
+            return None
+        return self._finish()
+
+    def _finish(self) -> TrainResult:
+        """Choose the adapter, write and check it, and measure it once more."""
+        course, progress = self.course, self.course.progress
+        stopped_early = course.outcome == "stopped_early"
+        if progress.step < self.planned_steps and not stopped_early:
+            raise TrainingError(f"Training came back after {progress.step} of {self.planned_steps} steps.")
+        measured_at = progress.eval_step
+        if course.keeps_best and progress.best_step != progress.step:
+            self.engine.restore_best()
+            measured_at = None
+        loss = progress.eval_loss if measured_at == progress.step else self.engine.evaluate()
+        return TrainResult(
+            resolved=self.recipe,
+            steps=progress.step,
+            planned_steps=self.planned_steps,
+            stopped_early=stopped_early,
+            train_loss=progress.loss_sum / progress.step,
+            eval_loss=loss,
+            unquantized_layers=self.unquantized,
+            tokens=progress.tokens,
+            train_s=progress.train_s,
+            peak_memory_bytes=devices.peak_memory_bytes(self.request.device),
+            adapter_dir=str(self._write_adapter()),
+            warnings=self._warnings(),
+            **self.counts,
+        )
+
+    def _resolve(self, emit: Emit) -> tuple[ResolvedRecipe, int]:
+        """The recipe without any ``auto``, and the sequences of an epoch."""
+        request, facts = self.request, self.facts
+        lengths: list[int] = self.rows.lengths.tolist()
+        packed = batches.pack(lengths, facts.max_length) if request.recipe.packing else lengths
+        if request.resolved is not None:
+            return request.resolved, len(packed)
+        folder = bases.folder(request.base, Path(request.cache_dir), request.hub, emit)
+        recipe = resolve_recipe(
+            request.recipe,
+            parameters=request.base.parameters,
+            model_config=json.loads((folder / "config.json").read_text(encoding="utf-8")),
+            train_rows=len(packed),
+            train_tokens=sum(lengths),
+            max_length=facts.max_length,
+            device=request.device,
+            device_memory_bytes=request.device_memory_bytes or devices.total_memory_bytes(request.device),
+            longest_row_tokens=max(lengths),
+        )
+        return recipe, len(packed)
+
+    def _saving(self) -> Saving:
+        request = self.request
+        return Saving(
+            root=self.out / "checkpoints",
+            attempt=request.attempt,
+            settings=run_settings(request, self.recipe, self.facts, self.planned_steps),
+            versions=devices.versions(request.device),
+            keep=request.keep_checkpoints,
+            pinned=self.resume_from,
+        )
+
+    def _resumed(self, saving: Saving, emit: Emit) -> Progress:
+        if self.resume_from is None:
+            return Progress()
+        manifest = checkpoint.read(self.resume_from, saving.settings)
+        changed = [
+            f"{name} {before} is now {saving.versions.get(name)}"
+            for name, before in manifest["versions"].items()
+            if before != saving.versions.get(name)
+        ]
+        if changed:
+            message = f"Resumed, but not exact to the bit: {', '.join(changed)}."
+            emit("note", level="warning", message=message)
+        known = {field.name for field in fields(Progress)}
+        stored = checkpoint.read_progress(self.resume_from)
+        return Progress(**{name: value for name, value in stored.items() if name in known})
+
+    def _build(self, emit: Emit) -> SftEngine:
+        request, prepared = self.request, Path(self.request.prepared_dir)
+        model, self.unquantized = bases.load_model(
+            request.base,
+            Path(request.cache_dir),
+            request.hub,
+            quantization=self.recipe.quantization,
+            compute_dtype=self.recipe.compute_dtype,
+            device=request.device,
+            emit=emit,
+        )
+        held_out = next((name for name, count in self.facts.eval_rows.items() if count), None)
+        prompts = [] if held_out is None else list(islice(eval_rows(prepared, held_out), SAMPLES))
+        return SftEngine(
+            model=lora.attach(model, self.recipe, request.base, seed=request.seed),
+            tokenizer=bases.load_tokenizer(prepared / "tokenizer"),
+            recipe=self.recipe,
+            rows=self.rows,
+            eval_set=None if held_out is None else PreparedSet.load(prepared, held_out),
+            prompts=prompts,
+            planned_steps=self.planned_steps,
+            seed=request.seed,
+            device=request.device,
+            out_dir=self.out,
+            run_name=request.job,
+        )
+
+    def _write_adapter(self) -> Path:
+        staged, final = self.out / f".tmp-{self.request.attempt}-adapter", self.out / "adapter"
+        shutil.rmtree(staged, ignore_errors=True)
+        try:
+            staged.mkdir()
+            lora.write_adapter(self.engine.model, staged)
+            progress = self.course.progress
+            step = progress.best_step if self.course.keeps_best else progress.step
+            commit(staged, final, step=step, attempt=self.request.attempt)
+        finally:
+            shutil.rmtree(staged, ignore_errors=True)
+        return final
+
+    def _warnings(self) -> list[str]:
+        if not self.unquantized:
+            return []
+        return [f"{len(self.unquantized)} layers stayed unquantized: their shapes do not fit the 4-bit kernels."]
+
+
+def run_settings(request: TrainRequest, recipe: ResolvedRecipe, facts: PrepareResult, steps: int) -> dict[str, Any]:
+    """What shapes a run: two runs with equal settings take the same steps. A checkpoint carries it (checkpoint.py)."""
+    prepared = Path(request.prepared_dir)
+    held_out = next(iter(facts.eval_rows), None)
+    files = [prepared / f"train.{part}.npy" for part in ("tokens", "mask", "offsets")]
+    files += [prepared / f"eval.{held_out}.{part}.npy" for part in ("tokens", "mask", "offsets") if held_out]
+    digest = hashlib.sha256("".join(file_sha256(path) for path in files if path.is_file()).encode())
+    return {
+        "base": {"name": request.base.name, "revision": request.base.revision},
+        "data_sha256": digest.hexdigest(),
+        "planned_steps": steps,
+        "recipe": recipe.model_dump(mode="json", exclude=VOLATILE),
+        "seed": request.seed,
+    }
+
+
+@contextmanager
+def explained(request: TrainRequest) -> Generator[None]:
+    """Memory and space errors of torch, safetensors and Python as ours."""
+    out = Path(request.out_dir)
+    out.mkdir(parents=True, exist_ok=True)
+    try:
+        with checkpoint.room(out, 0):
+            yield
+    except MemoryError as error:
+        raise _out_of_memory(request, "the machine's memory") from error
+    except RuntimeError as error:
+        text = str(error)
+        if type(error).__name__ == "OutOfMemoryError" or "out of memory" in text or "can't allocate memory" in text:
+            raise _out_of_memory(request, text.splitlines()[0]) from error
+        raise
+
+
+def _out_of_memory(request: TrainRequest, detail: str) -> OutOfMemoryError:
+    recipe = request.resolved or request.recipe
+    return OutOfMemoryError(
+        f"The {request.device} device ran out of memory (micro_batch {recipe.micro_batch}, max_length "
+        f"{recipe.max_length}): {detail}",
+        hint="Halve micro_batch and double accumulation (the result stays the same), set gradient_checkpointing to "
+        "true, or lower max_length.",
+    )

@@ -1,0 +1,112 @@
+"""Tells the caller how the job ended: its result, its callbacks, its chain and chord, and Flower.
+
+The job's id is the task id of the caller's ``finetune`` message, which ended with Ignore, so nothing is stored under it
+until here. The caller's own request was saved with the job; a Context rebuilt from it makes Celery's backend do for the
+job what it does for a task. An announcement is an outbox row, claimed before it is made, because a callback sent twice
+runs twice.
+"""
+
+import logging
+from typing import Any
+
+from celery import signature
+from celery.app.task import Context
+from kombu.exceptions import OperationalError
+from redis.exceptions import RedisError
+
+from ..models import transitions
+from ..models.database import Database
+from ..models.states import Status
+from ..models.tables import Job
+from ..settings import errors
+from .celery import app
+
+logger = logging.getLogger(__name__)
+
+CLAIM_S = 30.0
+UNREACHABLE = (OperationalError, RedisError, OSError)
+"""What a broker or result backend raises that cannot be reached."""
+
+
+def announce(database: Database, job_id: str) -> bool:
+    """Announce the end of a job, once.
+
+    Returns:
+        Whether this call did it; False where another one does, or the broker cannot be reached (the tick tries again).
+    """
+    with database.transaction() as session:
+        if not transitions.announce_claim(session, job_id, CLAIM_S):
+            return False
+        job = session.get(Job, job_id)
+        assert job is not None  # noqa: S101  (its outbox row refers to it)
+        session.expunge(job)
+    try:
+        _tell(job)
+    except UNREACHABLE as error:
+        logger.warning("job %s: its end could not be announced yet (%s)", job_id, error)
+        return False
+    with database.transaction() as session:
+        transitions.announce_done(session, job_id)
+    return True
+
+
+def progress(job_id: str, facts: dict[str, Any]) -> None:
+    """Show progress as the state of the caller's result; only ever called after the guarded write to the record."""
+    app.backend.store_result(job_id, facts, "PROGRESS")
+
+
+def error_of(job: Job) -> errors.CeloraError:
+    """The job's error as an exception whose text is the one informative line that ``.get()`` raises."""
+    error = job.error or {}
+    kind = {kind.code: kind for kind in _all_errors(errors.CeloraError)}.get(str(error.get("code")), errors.CeloraError)
+    where = f" in {error['stage']}" if error.get("stage") else ""
+    text = f"{error.get('code', 'internal')}: job {job.id} failed{where}: {error.get('message', 'no reason recorded')}"
+    return kind(text, hint=str(error.get("hint", "")))
+
+
+def _tell(job: Job) -> None:
+    saved = job.request or {}
+    request = Context({"id": job.id, "task": "celora.finetune", "delivery_info": {}, **saved})
+    if job.status == Status.COMPLETED:
+        _send_callbacks(job, saved)
+        app.backend.mark_as_done(job.id, job.summary, request=request)
+        _event("task-succeeded", job, result=f"adapter {job.adapter_uri}")
+    elif job.status == Status.FAILED:
+        error = error_of(job)
+        app.backend.mark_as_failure(job.id, error, request=request)
+        _event("task-failed", job, exception=f"{type(error).__name__}({str(error)!r})", traceback="")
+    else:
+        app.backend.mark_as_revoked(job.id, "cancelled", request=request)
+        _revoke_chain(saved.get("chain") or [])
+        _event("task-revoked", job, terminated=True, signum=None, expired=False)
+
+
+def _send_callbacks(job: Job, saved: dict[str, Any]) -> None:
+    """What a worker does at a task's success, by hand: each ``link``, then the next step of the caller's chain."""
+    about: dict[str, Any] = {"parent_id": job.id, "root_id": saved.get("root_id") or job.id}
+    callbacks: list[dict[str, Any]] = saved.get("callbacks") or []
+    for callback in callbacks:
+        signature(callback, app=app).apply_async((job.summary,), **about)
+    if saved.get("chain"):
+        *rest, following = saved["chain"]
+        signature(following, app=app).apply_async((job.summary,), chain=rest, **about)
+
+
+def _revoke_chain(steps: list[dict[str, Any]]) -> None:
+    """The steps after a revoked one never run; whoever waits for them is told, where Celery leaves them pending."""
+    for step in steps:
+        options: dict[str, Any] = step.get("options", {})
+        later_id = options.get("task_id")
+        if later_id:
+            later = Context({**options, "id": later_id, "task": step["task"], "group": options.get("group_id")})
+            app.backend.mark_as_revoked(later_id, "cancelled", request=later)
+
+
+def _event(kind: str, job: Job, **fields: Any) -> None:
+    runtime_s = (job.finished_at - job.created_at).total_seconds() if job.finished_at else 0.0
+    with app.events.default_dispatcher() as dispatcher:
+        dispatcher.send(kind, uuid=job.id, runtime=runtime_s, **fields)
+
+
+def _all_errors(kind: type[errors.CeloraError]) -> list[type[errors.CeloraError]]:
+    return [kind, *(deeper for below in kind.__subclasses__() for deeper in _all_errors(below))]

@@ -1,0 +1,98 @@
+"""What devices this machine has, asked of NVML; a machine without a GPU has devices of type ``cpu``.
+
+Devices are pinned by UUID, since NVML and CUDA number them differently. A driver that is there and does not answer is
+an error: falling back to the CPU would take a GPU job and crawl.
+"""
+
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from ..settings.errors import SettingsError, UnavailableError
+from ..settings.gpus import GpuType, identify
+
+
+@dataclass(frozen=True, kw_only=True)
+class Device:
+    """One device that a worker can be pinned to.
+
+    Attributes:
+        index: Its number on this machine.
+        gpu_type: The catalogue's name of its type.
+        uuid: NVML's UUID; empty for a CPU.
+        name: As the driver reports it.
+        memory_bytes: Device memory, or main memory for a CPU.
+    """
+
+    index: int
+    gpu_type: str
+    uuid: str
+    name: str
+    memory_bytes: int
+
+
+def devices(types: Mapping[str, GpuType]) -> list[Device]:
+    """Every GPU of this machine; an empty list where there is none.
+
+    Raises:
+        UnavailableError: There is an NVIDIA driver and it does not answer.
+        SettingsError: A GPU is not in the catalogue; the message holds the lines to add.
+    """
+    nvml = _nvml()
+    if nvml is None:
+        return []
+    try:
+        return [_device(nvml, index, types) for index in range(nvml.nvmlDeviceGetCount())]
+    finally:
+        nvml.nvmlShutdown()
+
+
+def device(index: int, types: Mapping[str, GpuType]) -> Device:
+    """The device with this number; on a machine without a GPU each number is a CPU device.
+
+    Raises:
+        SettingsError: The machine has GPUs, and fewer than that.
+    """
+    found = devices(types)
+    if not found:
+        return Device(index=index, gpu_type="cpu", uuid="", name="CPU", memory_bytes=psutil.virtual_memory().total)
+    if index >= len(found):
+        raise SettingsError(
+            f"--gpu {index}: this machine has {len(found)} GPU(s), numbered from 0.",
+            hint="See `nvidia-smi -L` for the list.",
+        )
+    return found[index]
+
+
+def _device(nvml: Any, index: int, types: Mapping[str, GpuType]) -> Device:
+    handle = nvml.nvmlDeviceGetHandleByIndex(index)
+    name = str(nvml.nvmlDeviceGetName(handle))
+    memory_bytes = int(nvml.nvmlDeviceGetMemoryInfo(handle).total)
+    return Device(
+        index=index,
+        gpu_type=identify(name, memory_bytes, types).name,
+        uuid=str(nvml.nvmlDeviceGetUUID(handle)),
+        name=name,
+        memory_bytes=memory_bytes,
+    )
+
+
+def _nvml() -> Any:
+    """The initialised NVML, or None where this machine has no NVIDIA device at all."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the package warns about its own older name
+        import pynvml as nvml  # noqa: PLC0415  (only a worker needs it)  # pyright: ignore[reportMissingTypeStubs]
+    try:
+        nvml.nvmlInit()
+    except nvml.NVMLError as error:
+        if Path("/proc/driver/nvidia/version").exists() or any(Path("/dev").glob("nvidia[0-9]*")):
+            raise UnavailableError(
+                f"this machine has an NVIDIA device, but its driver does not answer ({error}).",
+                hint="Run `nvidia-smi`; mend the driver before starting a worker here.",
+            ) from error
+        return None
+    return nvml

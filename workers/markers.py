@@ -1,0 +1,51 @@
+"""Marker files: how a worker's main process tells its child, within a fraction of a second, to stop what it carries.
+
+The record's cancel flag and the lease are the truth; a marker only saves the wait for the next heartbeat. They lie
+below ``CELORA_HOME/run`` and name a process or a job, never a path that came from outside.
+"""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Markers:
+    """The markers of one machine."""
+
+    folder: Path
+
+    def drain(self, worker_pid: int) -> Path:
+        """Stands while the worker with this main process takes no more work."""
+        return self.folder / f"drain-{worker_pid}"
+
+    def cancel(self, job_id: str) -> Path:
+        """Stands while this job is to be stopped."""
+        return self.folder / f"cancel-{job_id}"
+
+    def set(self, marker: Path) -> None:
+        """Put a marker up."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        marker.touch()
+
+    @staticmethod
+    def clear(marker: Path) -> None:
+        """Take a marker down."""
+        marker.unlink(missing_ok=True)
+
+    def sweep(self) -> None:
+        """Take down the drain markers of processes that are gone."""
+        for marker in self.folder.glob("drain-*"):
+            pid = marker.name.removeprefix("drain-")
+            if not (pid.isdigit() and _alive(int(pid))):
+                self.clear(marker)
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

@@ -1,0 +1,87 @@
+"""Where one attempt of a job keeps its files: a local scratch folder, and the same names below the artifact root.
+
+The trainer writes locally; we upload, the manifest last. Nothing becomes the job's before the record says so, so what a
+fenced attempt uploads stays in that attempt's own folder and is nobody's.
+"""
+
+import shutil
+from pathlib import Path
+
+from ..settings.settings import Settings
+from ..storage.artifacts import Artifacts
+from ..storage.manifest import MANIFEST, write_manifest
+
+
+class Places:
+    """The folders of one attempt.
+
+    Args:
+        settings: Of the installation.
+        job_id: The job.
+        attempt: Its attempt.
+    """
+
+    def __init__(self, settings: Settings, job_id: str, attempt: int) -> None:
+        self.artifacts = Artifacts(settings.artifacts)
+        self.scratch = settings.scratch / job_id / f"attempt-{attempt}"
+        self._job_id, self._attempt = job_id, attempt
+
+    def local(self, *names: str) -> Path:
+        """A folder of this attempt in the scratch, its parent made."""
+        path = self.scratch.joinpath(*names)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path
+
+    def uri(self, *names: str) -> str:
+        """The same folder below the artifact root."""
+        return self.artifacts.uri("jobs", self._job_id, f"attempt-{self._attempt}", *names)
+
+    def upload(self, *names: str) -> str:
+        """Upload a folder of this attempt, its manifest last, and return its URI."""
+        folder, target = self.local(*names), self.uri(*names)
+        if not (folder / MANIFEST).exists():
+            write_manifest(folder)
+        self.artifacts.put_folder(folder, target)
+        return target
+
+    def fetch(self, uri: str, *names: str) -> Path:
+        """A local folder with the content of a committed one; no copy is made where the root is local."""
+        there = self.artifacts.local_path(uri)
+        if there is not None:
+            return there
+        target = self.local("fetched", *names)
+        shutil.rmtree(target, ignore_errors=True)
+        self.artifacts.get_folder(uri, target)
+        return target
+
+    def fetch_file(self, source: str, name: str) -> Path:
+        """A local file: an artifact by its URI, anything else as the path that it is."""
+        if "://" not in source:
+            return Path(source)
+        there = self.artifacts.local_path(source)
+        if there is not None:
+            return there
+        target = self.local("fetched", name)
+        self.artifacts.get_file(source, target)
+        return target
+
+    def log(self, stage: str) -> Path:
+        """The log of a stage of this attempt: below the artifact root where that is local, else in the scratch."""
+        there = self.artifacts.local_path(self.log_uri(stage))
+        path = there if there is not None else self.local("logs", f"{self._attempt:03d}-{stage}.log")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path
+
+    def log_uri(self, stage: str) -> str:
+        """Where the log of a stage ends up."""
+        return self.artifacts.uri("jobs", self._job_id, "logs", f"{self._attempt:03d}-{stage}.log")
+
+    def keep_log(self, stage: str) -> None:
+        """Upload the log of a stage, where it is not there already."""
+        path = self.log(stage)
+        if self.artifacts.local_path(self.log_uri(stage)) is None and path.exists():
+            self.artifacts.put_file(path, self.log_uri(stage))
+
+    def clear(self) -> None:
+        """Remove this attempt's scratch."""
+        shutil.rmtree(self.scratch, ignore_errors=True)

@@ -1,0 +1,130 @@
+"""One trainer process: started in a session of its own, spoken to in lines, stopped for certain.
+
+Its standard input stays open for as long as we live; when we die in any way the kernel closes it, and the trainer
+leaves. Events come on a pipe of their own; what libraries print goes to the job's log.
+"""
+
+import contextlib
+import json
+import logging
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+logger = logging.getLogger(__name__)
+
+LOG_TAIL_LINES = 40
+
+
+class TrainerProcess:
+    """A running ``python -m celora.tuning.trainer``.
+
+    Args:
+        request: What it is to do.
+        log: File to which its output is appended.
+        environment: Variables beside our own, secrets among them.
+    """
+
+    def __init__(self, request: BaseModel, log: Path, environment: Mapping[str, str] | None = None) -> None:
+        log.parent.mkdir(parents=True, exist_ok=True)
+        self._buffer = b""
+        self._events, theirs = os.pipe()
+        threads: int = getattr(request, "threads", 0)
+        with log.open("ab") as output:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "celora.tuning.trainer", "--events-fd", str(theirs)],
+                stdin=subprocess.PIPE,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                pass_fds=(theirs,),
+                start_new_session=True,
+                env={**os.environ, **_thread_limits(threads), "TOKENIZERS_PARALLELISM": "false", **(environment or {})},
+            )
+        os.close(theirs)
+        self._tell(request.model_dump_json().encode())
+
+    @property
+    def pid(self) -> int:
+        """Process id, which is also its group's."""
+        return self._process.pid
+
+    @property
+    def returncode(self) -> int | None:
+        """None while it runs; negative for the signal that ended it."""
+        return self._process.poll()
+
+    def events(self, timeout_s: float) -> list[dict[str, Any]] | None:
+        """The events that arrive within the time; None when there will be no more."""
+        readable, _, _ = select.select([self._events], [], [], timeout_s)
+        if not readable:
+            return []
+        chunk = os.read(self._events, 1 << 16)
+        if not chunk:
+            return None
+        *lines, self._buffer = (self._buffer + chunk).split(b"\n")
+        return [json.loads(line) for line in lines if line]
+
+    def stop(self) -> None:
+        """Ask it to checkpoint at the next step boundary and leave."""
+        if self.returncode is None:
+            self._process.send_signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """End it and everything that it started, at once, and wait until the group is gone."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.pid, signal.SIGKILL)
+        self._process.wait()
+        while self.group_alive():
+            time.sleep(0.02)
+
+    def group_alive(self) -> bool:
+        """Whether any process of its group is left."""
+        try:
+            os.killpg(self.pid, 0)
+        except ProcessLookupError:
+            return False
+        return True
+
+    def close(self, grace_s: float = 5.0) -> int:
+        """Wait for its end, kill what is left of its group, and return the exit code."""
+        try:
+            self._process.wait(timeout=grace_s)
+        except subprocess.TimeoutExpired:
+            logger.warning("trainer %d did not leave within %.0f s; killed", self.pid, grace_s)
+        self.kill()
+        os.close(self._events)
+        if self._process.stdin:
+            with contextlib.suppress(BrokenPipeError):  # it is gone, and so is the pipe
+                self._process.stdin.close()
+        return self._process.returncode
+
+    def _tell(self, line: bytes) -> None:
+        assert self._process.stdin is not None  # noqa: S101  (we asked for a pipe)
+        try:
+            self._process.stdin.write(line + b"\n")
+            self._process.stdin.flush()
+        except BrokenPipeError:
+            logger.warning("trainer %d died before it read its request", self.pid)
+
+
+def log_tail(log: Path, lines: int = LOG_TAIL_LINES) -> str:
+    """The last lines of a log; an empty text where there is none."""
+    try:
+        with log.open("rb") as file:
+            file.seek(max(0, log.stat().st_size - 64 * 1024))
+            text = file.read().decode(errors="replace")
+    except FileNotFoundError:
+        return ""
+    return "\n".join(text.splitlines()[-lines:])
+
+
+def _thread_limits(threads: int) -> dict[str, str]:
+    return {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)} if threads else {}

@@ -1,0 +1,165 @@
+"""What a worker does beside its tasks: checks its queues, registers in the record, is seen there, and drains.
+
+Registered by Celery's signals when this module is imported (the app includes it). A worker that cannot reach the record
+refuses to start and says so, since every job would fail on it.
+"""
+
+import logging
+import os
+import platform
+import sys
+import threading
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from celery.signals import (
+    celeryd_after_setup,
+    celeryd_init,
+    setup_logging,
+    worker_process_init,
+    worker_ready,
+    worker_shutdown,
+    worker_shutting_down,
+)
+from sqlalchemy.exc import SQLAlchemyError
+
+from ..models import transitions
+from ..models.database import get_database
+from ..settings.errors import CeloraError, SettingsError, UnavailableError
+from ..settings.gpus import gpu_catalogue
+from ..settings.settings import get_settings
+from . import queues
+from .gpu import device
+from .markers import Markers
+from .options import pinned_device
+
+logger = logging.getLogger(__name__)
+
+REPORTED = ("celora", "celery", "kombu", "torch", "transformers", "peft", "trl", "bitsandbytes")
+_stop = threading.Event()
+
+
+@setup_logging.connect
+def _logging(loglevel: int = logging.INFO, logfile: str | None = None, **_: Any) -> None:
+    """One line a record, to the log file or standard error; Celery's own set-up stays out."""
+    target = logging.FileHandler(logfile) if logfile else logging.StreamHandler(sys.stderr)
+    target.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(processName)s %(name)s: %(message)s"))
+    logging.basicConfig(level=loglevel, handlers=[target], force=True)
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+
+
+@celeryd_after_setup.connect
+def _check(sender: str, instance: Any, **_: Any) -> None:
+    """Refuse wrong queues and an unreachable or older record before anything is consumed."""
+    names = [str(name) for name in instance.app.amqp.queues.consume_from]
+    try:
+        settings = get_settings()
+        types = gpu_catalogue(settings.gpus)
+        if set(names) == {queue.name for queue in queues.declared(types)}:
+            _refuse_all()
+        pinned = pinned_device()
+        queues.check(names, types, pinned[0] if pinned else _unpinned_type(names))
+        database = get_database()
+        database.require_schema()
+        database.dispose()
+    except CeloraError as error:
+        sys.exit(f"celora: {error}")
+    logger.info("worker %s reads %s", sender, ", ".join(names))
+
+
+def _refuse_all() -> None:
+    """A worker that was told neither a device nor a queue would read them all."""
+    raise SettingsError(
+        "this worker was given neither --gpu nor -Q and would read every queue.",
+        hint="Start it with --gpu 0, or with -Q celora or -Q prep; `celora node` starts all that a machine needs.",
+    )
+
+
+def _unpinned_type(names: list[str]) -> str | None:
+    """The type of device 0, where a GPU queue is read without --gpu."""
+    wanted = any(queues.gpu_type_of(name) for name in names)
+    return device(0, gpu_catalogue(get_settings().gpus)).gpu_type if wanted else None
+
+
+@celeryd_init.connect
+def _fresh(**_: Any) -> None:
+    _stop.clear()
+
+
+@worker_process_init.connect
+def _child(**_: Any) -> None:
+    """A forked child must not use its parent's connections."""
+    get_database().dispose()
+
+
+@worker_ready.connect
+def _register(sender: Any, **_: Any) -> None:
+    worker_id = str(sender.hostname)
+    with get_database().transaction() as session:
+        transitions.register(session, worker_id, **_facts(sender))
+    threading.Thread(target=_be_seen, args=(worker_id,), name="be-seen", daemon=True).start()
+    sender.app.send_task("celora.tick", queue=queues.ENTRY, expires=60, ignore_result=True)
+
+
+@worker_shutting_down.connect
+def _drain(**_: Any) -> None:
+    """SIGTERM: the child sees the marker, its trainer checkpoints, the job goes back without paying an attempt."""
+    markers = Markers(get_settings().home / "run")
+    markers.set(markers.drain(os.getpid()))
+
+
+@worker_shutdown.connect
+def _leave(sender: Any, **_: Any) -> None:
+    _stop.set()
+    markers = Markers(get_settings().home / "run")
+    markers.clear(markers.drain(os.getpid()))
+    try:
+        with get_database().transaction() as session:
+            transitions.gone(session, str(sender.hostname))
+    except (SQLAlchemyError, UnavailableError) as error:
+        logger.warning("the record could not be told that this worker leaves (%s)", error)
+
+
+def _be_seen(worker_id: str) -> None:
+    heartbeat_s = get_settings().heartbeat_s
+    while not _stop.wait(heartbeat_s):
+        try:
+            with get_database().transaction() as session:
+                transitions.seen(session, worker_id)
+        except (SQLAlchemyError, UnavailableError) as error:
+            logger.warning("the record cannot be reached (%s); trying again", error)
+
+
+def _facts(sender: Any) -> dict[str, Any]:
+    names = sorted(str(name) for name in sender.app.amqp.queues.consume_from)
+    pinned = pinned_device()
+    gpu_types = [gpu_type for name in names if (gpu_type := queues.gpu_type_of(name))]
+    kind = "gpu" if gpu_types else "prep" if queues.PREP in names else "control"
+    return {
+        "host": platform.node(),
+        "kind": kind,
+        "gpu_type": gpu_types[0] if gpu_types else None,
+        "device_index": pinned[1] if pinned else None,
+        "device_uuid": pinned[2] if pinned else None,
+        "memory_bytes": _gpu_memory(pinned),
+        "slots": int(sender.controller.concurrency),
+        "pid": os.getpid(),
+        "versions": _versions(),
+        "queues": names,
+    }
+
+
+def _gpu_memory(pinned: tuple[str, int, str] | None) -> int | None:
+    if pinned is None:
+        return None
+    return device(pinned[1], gpu_catalogue(get_settings().gpus)).memory_bytes
+
+
+def _versions() -> dict[str, str]:
+    found: dict[str, str] = {"python": platform.python_version()}
+    for name in REPORTED:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue  # an optional part that this machine does without
+    return found

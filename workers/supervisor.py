@@ -1,0 +1,179 @@
+"""Runs a trainer process for a job and turns its events into the record's.
+
+Every way in which a run can end is one exception, so that whoever carries the stage says in one place what follows:
+``Drained`` (stopped after a checkpoint, the worker is leaving), ``Cancelled`` (a person ended the job, its process
+group is gone), ``Lost`` (somebody else owns the job), ``TrainerError`` (the trainer's own error, or its death).
+"""
+
+import logging
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from ..settings.errors import CeloraError
+from .lease import Lease
+from .process import TrainerProcess, log_tail
+
+logger = logging.getLogger(__name__)
+
+POLL_S = 0.2
+Handler = Callable[[dict[str, Any]], None]
+
+
+class Drained(Exception):  # noqa: N818  (an ending, not an error)
+    """The work stopped at a step boundary, its checkpoint committed."""
+
+    def __init__(self, step: int | None) -> None:
+        self.step = step
+        super().__init__(f"drained at step {step}")
+
+
+class Cancelled(Exception):  # noqa: N818  (an ending, not an error)
+    """A person ended the job and nothing of it runs any more."""
+
+
+class Lost(Exception):  # noqa: N818  (an ending, not an error)
+    """Somebody else owns the job now."""
+
+
+class TrainerError(CeloraError):
+    """The trainer said why it failed, or died without a word."""
+
+    def __init__(self, error: dict[str, Any], tail: str = "") -> None:
+        self.error = {**error, "log_tail": tail}
+        super().__init__(str(error.get("message", "the trainer failed")), hint=str(error.get("hint", "")))
+
+
+def supervise(
+    request: BaseModel,
+    *,
+    log: Path,
+    environment: dict[str, str],
+    lease: Lease,
+    on_event: Handler,
+    draining: Callable[[], bool],
+    cancelling: Callable[[], bool],
+    grace_s: float,
+) -> dict[str, Any]:
+    """Run one request under a lease and return its result.
+
+    Args:
+        request: One of the requests of ``tuning.protocol``.
+        log: The job's log; the trainer's output is appended.
+        environment: Secrets and limits for the trainer.
+        lease: Held on the job.
+        on_event: Called with each event but the last.
+        draining: Whether the worker is to leave.
+        cancelling: Whether the job is to end, beside the lease's own flag.
+        grace_s: Seconds between asking the trainer to leave and killing it.
+
+    Raises:
+        Drained, Cancelled, Lost, TrainerError: As their docstrings say; the trainer's process group is gone then.
+    """
+    trainer = TrainerProcess(request, log, environment)
+    watch = _Watch(trainer, lease, draining, cancelling, grace_s)
+    last: dict[str, Any] | None = None
+    try:
+        while (events := trainer.events(POLL_S)) is not None:
+            for event in events:
+                if event["event"] in ("done", "failed", "drained"):
+                    last = event
+                else:
+                    on_event(event)
+            watch.look()
+    except BaseException:
+        trainer.kill()
+        raise
+    finally:
+        code = trainer.close()
+    return watch.outcome(last, code, log)
+
+
+class _Watch:
+    """Decides, at each look, whether the trainer may go on, and at the end how it ended."""
+
+    def __init__(
+        self,
+        trainer: TrainerProcess,
+        lease: Lease,
+        draining: Callable[[], bool],
+        cancelling: Callable[[], bool],
+        grace_s: float,
+    ) -> None:
+        self.trainer, self.lease, self.grace_s = trainer, lease, grace_s
+        self._draining, self._cancelling = draining, cancelling
+        self._asked: str = ""
+        self._deadline: float | None = None
+
+    def look(self) -> None:
+        if self.lease.lost:
+            self._asked = "lost"
+            self.trainer.kill()
+        elif self._deadline is None:
+            self._ask()
+        elif time.monotonic() > self._deadline:
+            logger.warning("job %s: the trainer outstayed its %.0f s of grace", self.lease.job_id, self.grace_s)
+            self.trainer.kill()
+
+    def _ask(self) -> None:
+        if self.lease.cancel_requested or self._cancelling():
+            self._asked = "cancel"
+        elif self._draining():
+            self._asked = "drain"
+        if self._asked:
+            self._deadline = time.monotonic() + self.grace_s
+            self.trainer.stop()
+
+    def outcome(self, last: dict[str, Any] | None, code: int, log: Path) -> dict[str, Any]:
+        if self.lease.lost or self._asked == "lost":
+            raise Lost
+        if last and last["event"] == "done":
+            return dict(last["result"])
+        if self._asked == "cancel":
+            raise Cancelled
+        if last and last["event"] == "drained":
+            raise Drained(last.get("step"))
+        if self._asked == "drain":
+            raise Drained(None)
+        if last and last["event"] == "failed":
+            raise TrainerError(last["error"], log_tail(log))
+        raise TrainerError(_death(code), log_tail(log))
+
+
+def _death(code: int) -> dict[str, Any]:
+    if code < 0:
+        return {
+            "code": "killed",
+            "message": f"the trainer was ended by signal {-code} without a word.",
+            "hint": "Signal 9 mostly means that the machine ran out of memory: look at the kernel's log.",
+        }
+    return {
+        "code": "internal",
+        "message": f"the trainer left with exit code {code} and said neither done nor failed.",
+        "hint": "The end of the job's log says more.",
+    }
+
+
+def run_once(request: BaseModel, on_event: Handler, *, log: Path, environment: dict[str, str]) -> dict[str, Any]:
+    """Run one request in the foreground, without a job: what ``celora generate`` and ``celora bases add`` do.
+
+    Raises:
+        TrainerError: With the trainer's own error.
+    """
+    trainer = TrainerProcess(request, log, environment)
+    last: dict[str, Any] | None = None
+    try:
+        while (events := trainer.events(POLL_S)) is not None:
+            for event in events:
+                if event["event"] in ("done", "failed"):
+                    last = event
+                else:
+                    on_event(event)
+    finally:
+        code = trainer.close()
+    if last and last["event"] == "done":
+        return dict(last["result"])
+    raise TrainerError(last["error"] if last else _death(code), log_tail(log))
