@@ -97,7 +97,7 @@ RUN, JOBS, RESULTS, INSTALLATION = "Run it", "Jobs", "What came out", "The insta
 app.command(rich_help_panel=RUN)(demo.demo)
 app.command(rich_help_panel=RUN)(node.up)
 app.command(rich_help_panel=RUN)(node.node)
-app.command(rich_help_panel=JOBS)(submit.submit)
+app.command(rich_help_panel=JOBS, context_settings={"ignore_unknown_options": True})(submit.submit)
 app.command(rich_help_panel=JOBS)(jobs.status)
 app.command("list", rich_help_panel=JOBS)(jobs.list_)
 app.command(rich_help_panel=JOBS)(jobs.logs)

@@ -167,7 +167,7 @@ def _identify(source: str) -> tuple[Kind, str, Path]:
         if not path.is_file():
             raise BaseModelError(f"the base model file {path} doesn't exist.", hint="Give the whole path of the file.")
         return "gguf", str(path.absolute()), path.absolute()
-    if path.is_dir():
+    if source.strip() and path.is_dir():
         return "folder", str(path.absolute()), path.absolute()
     if not hub_access.REPO_PATTERN.fullmatch(source):
         raise BaseModelError(

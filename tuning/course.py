@@ -81,6 +81,17 @@ class Saving:
     misses: int = 0
 
 
+def evaluation_steps(planned_steps: int, every: int | None) -> list[int]:
+    """After which steps a run is evaluated: every so many, else four times; the last step always.
+
+    Example:
+        10 steps give 3, 5, 8 and 10.
+    """
+    if every is None:
+        return sorted({-(-planned_steps * part // EVALUATIONS_A_RUN) for part in range(1, EVALUATIONS_A_RUN + 1)})
+    return sorted({*range(every, planned_steps + 1, every), planned_steps})
+
+
 @dataclass
 class Course:
     """A run on its way. See the module's docstring."""
@@ -99,6 +110,8 @@ class Course:
         self._mark = self._saved_at = self.clock()
         self._recent: deque[tuple[float, int]] = deque(maxlen=20)
         self._eval_s = 0.0
+        self.eval_steps = evaluation_steps(self.planned_steps, self.recipe.eval_steps)
+        """Steps after which the run is evaluated."""
 
     def begin(self) -> bool:
         """Called once the engine stands at its first step, or where it resumes; False when there is nothing to do."""
@@ -133,7 +146,7 @@ class Course:
         now = self.clock()
         self._count(step, now - self._mark)
         self._report(step)
-        self.progress.eval_due = step.number % self.eval_every == 0 or step.number == self.planned_steps
+        self.progress.eval_due = step.number in self.eval_steps
         draining = self.stop.is_set()
         if self.progress.eval_due and not draining:
             self._evaluate()
@@ -146,11 +159,6 @@ class Course:
             self._save()
         self._mark = self.clock()
         return self.outcome == "running"
-
-    @property
-    def eval_every(self) -> int:
-        """Steps between evaluations; the last step is always one."""
-        return self.recipe.eval_steps or max(1, math.ceil(self.planned_steps / EVALUATIONS_A_RUN))
 
     @property
     def keeps_best(self) -> bool:
@@ -166,7 +174,8 @@ class Course:
 
     def _report(self, step: Step) -> None:
         seconds = sum(item[0] for item in self._recent)
-        left = self.planned_steps - step.number
+        steps_left = self.planned_steps - step.number
+        evaluations_left = sum(number > step.number for number in self.eval_steps)
         memory_bytes, utilisation = self.engine.memory()
         self.emit(
             "progress",
@@ -178,7 +187,7 @@ class Course:
             grad_norm=step.grad_norm,
             tokens=self.progress.tokens,
             tokens_per_s=sum(item[1] for item in self._recent) / seconds if seconds > 0 else None,
-            eta_s=left * seconds / len(self._recent) + math.ceil(left / self.eval_every) * self._eval_s,
+            eta_s=steps_left * seconds / len(self._recent) + evaluations_left * self._eval_s,
             gpu_memory_bytes=memory_bytes,
             gpu_utilisation=utilisation,
         )

@@ -62,7 +62,9 @@ def resolve_targets(wanted: str | list[str], existing: Iterable[str]) -> list[st
     if wanted == "all-linear":
         return have
     if isinstance(wanted, str):
-        names = [name if name in have else FUSED.get(name, name) for name in TARGET_PRESETS[wanted]]
+        names = [
+            FUSED[name] if name not in have and FUSED.get(name) in have else name for name in TARGET_PRESETS[wanted]
+        ]
     else:
         names = list(wanted)
     missing = sorted({name for name in names if name not in have})
@@ -120,7 +122,8 @@ def restore(model: PeftModel, tensors: dict[str, torch.Tensor]) -> None:
     Raises:
         TrainingError: The state is not this adapter's (names or shapes differ).
     """
-    expected = {name: tensor.shape for name, tensor in get_peft_model_state_dict(model).items()}
+    current = get_peft_model_state_dict(model, save_embedding_layers=False)
+    expected = {name: tensor.shape for name, tensor in current.items()}
     if {name: tensor.shape for name, tensor in tensors.items()} != expected:
         raise TrainingError("The saved adapter has other layers or another rank than the one in training.")
     set_peft_model_state_dict(model, tensors)

@@ -236,7 +236,9 @@ def plain_peft(model: Any, folder: Path) -> PeftModel:
     """
     if not (folder / WEIGHTS).is_file() or not (folder / CONFIG).is_file():
         raise StorageError(f"{folder} is no adapter: {WEIGHTS} or {CONFIG} is missing.")
-    loaded = PeftModel.from_pretrained(model, str(folder), is_trainable=False)
+    with warnings.catch_warnings():  # PEFT 0.21 asks transformers 5 by a deprecated name
+        warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*", category=FutureWarning)
+        loaded = PeftModel.from_pretrained(model, str(folder), is_trainable=False)
     loaded.eval()
     return loaded
 

@@ -50,7 +50,6 @@ def configuration(settings: Settings) -> dict[str, Any]:
             "interval_start": 0,
             "interval_step": 0.5,
             "interval_max": 1,
-            "timeout": 3.0,
         },
         "worker_pool": "prefork",
         "worker_prefetch_multiplier": 1,

@@ -1,4 +1,4 @@
-"""An installation of its own for each test: an empty home, a SQLite record, a broker that nobody answers at."""
+"""An installation of its own for each test: an empty home, a SQLite record; one broker for all."""
 
 import json
 
@@ -8,16 +8,23 @@ from typer.testing import CliRunner
 from celora.cli.app import app as application
 from celora.cli.record import record
 from celora.settings.settings import get_settings
+from celora.workers.broker import EmbeddedBroker
 from celora.workers.celery import app as celery_app
 from celora.workers.celery import configuration
 
-NOBODY = "redis://127.0.0.1:1/0"
+
+@pytest.fixture(scope="session")
+def broker(tmp_path_factory):
+    server = EmbeddedBroker(tmp_path_factory.mktemp("broker"))
+    server.start()
+    yield server.url
+    server.stop()
 
 
 @pytest.fixture(autouse=True)
-def home(tmp_path, monkeypatch):
+def home(tmp_path, monkeypatch, broker):
     monkeypatch.setenv("CELORA_HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("CELORA_BROKER_URL", NOBODY)
+    monkeypatch.setenv("CELORA_BROKER_URL", broker)
     for name in ("CELORA_RESULT_BACKEND", "CELORA_DATABASE_URL", "CELORA_ARTIFACT_ROOT"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.chdir(tmp_path)

@@ -1,3 +1,7 @@
+import json
+import os
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -24,11 +28,29 @@ def jobs():
         return session.query(Job).count()
 
 
-def test_a_job_is_recorded_even_while_the_broker_is_away(celora, rows):
+def test_a_job_is_recorded(celora, rows):
     result = celora("submit", *BASE, "--dataset", rows, "--json")
     assert result.exit_code == 0, result.stderr
     with record().session() as session:
         assert session.get(Job, result.json()["id"]).status is Status.PENDING
+
+
+@pytest.mark.slow
+def test_a_job_is_recorded_even_while_the_broker_is_away(rows):
+    command = [
+        sys.executable,
+        "-c",
+        "from celora.cli.app import main; main()",
+        "submit",
+        *BASE,
+        "--dataset",
+        rows,
+        "--json",
+    ]
+    away = {**os.environ, "CELORA_BROKER_URL": "redis://127.0.0.1:1/0"}
+    done = subprocess.run(command, env=away, capture_output=True, text=True, check=True)
+    with record().session() as session:
+        assert session.get(Job, json.loads(done.stdout)["id"]).status is Status.PENDING
 
 
 def test_for_people_it_prints_the_id_and_what_to_do_next(celora, rows):

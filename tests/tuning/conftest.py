@@ -140,6 +140,7 @@ def make_request(tmp_path, tmp_path_factory, tiny_base, tiny_prepared):
             "learning_rate": 5e-3,
             **recipe,
         }
+        compute_dtype = settings.pop("compute_dtype", "float32")
         plain = Recipe(**settings)
         resolved = ResolvedRecipe(
             **{
@@ -148,7 +149,7 @@ def make_request(tmp_path, tmp_path_factory, tiny_base, tiny_prepared):
                 "max_length": 64,
                 "gradient_checkpointing": settings.get("gradient_checkpointing", False),
                 "optimizer": settings.get("optimizer", "adamw"),
-                "compute_dtype": settings.pop("compute_dtype", "float32"),
+                "compute_dtype": compute_dtype,
             }
         )
         fields = {

@@ -1,7 +1,8 @@
 """The real model of the catalogue, converted, quantized and asked a question; and a damaged copy of its file."""
 
 import json
-import multiprocessing
+import subprocess
+import sys
 from dataclasses import replace
 from importlib import metadata
 
@@ -24,10 +25,13 @@ def gguf():
     return bases.locate(SMOLLM)
 
 
-def resolve_once(cache):
-    said = []
-    base.resolve(SMOLLM.name, None, cache, HubAccess(), lambda _event, **fields: said.append(fields["phase"]))
-    return said
+RESOLVE = """
+import sys
+from pathlib import Path
+from celora.tuning.base import resolve
+from celora.tuning.protocol import HubAccess
+resolve(sys.argv[1], None, Path(sys.argv[2]), HubAccess(), lambda _event, **fields: print(fields["phase"]))
+"""
 
 
 @pytest.mark.slow
@@ -35,9 +39,11 @@ def test_the_catalogues_base_is_converted_once_by_two_processes_and_speaks(gguf,
     import torch
 
     torch.set_num_threads(1)
-    with multiprocessing.get_context("spawn").Pool(2) as pool:
-        said = pool.map(resolve_once, [tmp_path, tmp_path])
-    assert sorted(len(words) for words in said) == [0, 1]
+    command = [sys.executable, "-c", RESOLVE, SMOLLM.name, str(tmp_path)]
+    both = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    said = [process.communicate()[0] for process in both]
+    assert [process.returncode for process in both] == [0, 0]
+    assert sorted(said) == ["", f"converting {gguf.name}\n"]
     emit = recorder()
     found = base.resolve(SMOLLM.name, None, tmp_path, HubAccess(), emit)
     assert emit.events == []

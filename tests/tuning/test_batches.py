@@ -1,0 +1,150 @@
+import numpy as np
+import pytest
+import torch
+from transformers import GemmaConfig, LlamaConfig, MistralConfig, Phi3Config, Qwen2Config
+
+from celora.tuning.batches import Batches, isolated, pack, pack_batch
+from celora.tuning.loss import pad_batch, summed_loss
+from celora.tuning.prepared import PreparedSet
+
+torch.set_num_threads(1)
+
+SIZES = {
+    "vocab_size": 50,
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "pad_token_id": 0,
+}
+FAMILIES = {
+    "llama": LlamaConfig(**SIZES),
+    "qwen2": Qwen2Config(**SIZES),
+    "mistral": MistralConfig(**SIZES, sliding_window=6),
+    "gemma": GemmaConfig(**SIZES, head_dim=8),
+    "phi3": Phi3Config(**SIZES),
+}
+
+
+def make_model(config, attention="sdpa"):
+    from transformers import AutoModelForCausalLM
+
+    torch.manual_seed(0)
+    return AutoModelForCausalLM.from_config(config, attn_implementation=attention).eval()
+
+
+def make_rows(lengths, seed=0):
+    rng = np.random.default_rng(seed)
+    return [(rng.integers(1, 50, n).astype(np.int32), (np.arange(n) >= n // 2).astype(np.uint8)) for n in lengths]
+
+
+def make_set(lengths):
+    rows = make_rows(lengths)
+    offsets = np.cumsum([0, *lengths]).astype(np.int64)
+    return PreparedSet("train", np.concatenate([r[0] for r in rows]), np.concatenate([r[1] for r in rows]), offsets)
+
+
+def make_batches(lengths, *, micro_batch=2, accumulation=2, pack_tokens=None, seed=5):
+    return Batches(
+        make_set(lengths),
+        seed=seed,
+        micro_batch=micro_batch,
+        accumulation=accumulation,
+        pad_id=0,
+        pack_tokens=pack_tokens,
+    )
+
+
+def epoch(batches, number):
+    batches.epoch = number
+    return list(batches)
+
+
+def windows(batches, number):
+    micro = epoch(batches, number)
+    per_window = batches.window // batches.micro_batch
+    return [{row for batch in micro[i : i + per_window] for row in batch} for i in range(0, len(micro), per_window)]
+
+
+LENGTHS = [4, 9, 5, 7, 6, 8, 3, 10, 4, 5, 6]
+
+
+def test_an_epoch_visits_every_row_once_in_an_order_of_seed_and_epoch_alone():
+    batches = make_batches(LENGTHS)
+    first = epoch(batches, 0)
+    assert sorted(row for batch in first for row in batch) == list(range(11))
+    assert len(first) == len(batches) == 6
+    assert batches.steps_per_epoch == 3
+    assert epoch(batches, 1) != first
+    assert epoch(make_batches(LENGTHS), 0) == first
+    assert epoch(make_batches(LENGTHS, seed=6), 0) != first
+
+
+@pytest.mark.parametrize(("micro_batch", "accumulation"), [(1, 4), (2, 2), (4, 1)])
+def test_how_a_window_is_cut_does_not_change_which_rows_a_step_sees(micro_batch, accumulation):
+    batches = make_batches(LENGTHS, micro_batch=micro_batch, accumulation=accumulation)
+    assert windows(batches, 3) == windows(make_batches(LENGTHS), 3)
+    assert windows(batches, 3)[0] == set(batches.rows.order(5, 3)[:4].tolist())
+
+
+def test_rows_of_like_length_share_a_micro_batch():
+    batches = make_batches([2, 9, 2, 9], accumulation=2)
+    assert {frozenset(batch) for batch in epoch(batches, 0)} == {frozenset({0, 2}), frozenset({1, 3})}
+
+
+def test_a_micro_batch_counts_its_tokens_without_the_padding():
+    batches = make_batches([4, 9], micro_batch=2, accumulation=1)
+    assert int(batches.collate([0, 1])["tokens"]) == 13
+
+
+def test_packing_is_best_fit_decreasing():
+    assert pack([6, 4, 3, 3], 10) == [[0, 1], [2, 3]]
+    assert pack([12, 3], 10) == [[0], [1]]
+    assert pack([], 10) == []
+
+
+def test_packing_fills_its_sequences():
+    rng = np.random.default_rng(2)
+    lengths = np.minimum(rng.lognormal(5.6, 0.8, 20_000).astype(int) + 1, 2048).tolist()
+    packed = pack(lengths, 2048)
+    assert sorted(row for sequence in packed for row in sequence) == list(range(20_000))
+    assert max(sum(lengths[row] for row in sequence) for sequence in packed) <= 2048
+    assert sum(lengths) / (2048 * len(packed)) > 0.995
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_row_s_loss_is_the_same_packed_and_alone(family, attention):
+    model = make_model(FAMILIES[family], attention)
+    rows = make_rows([7, 12, 5, 9, 3])
+    unmasked = (np.zeros(1), np.zeros(1))
+    assert isolated(model, 50, "cpu")
+    with torch.no_grad():
+        for i, (tokens, mask) in enumerate(rows):
+            alone = summed_loss(model, pad_batch([(tokens, mask)], 0))
+            # every row of the line is there, and only row i carries loss
+            line = [(other, m if j == i else np.zeros_like(m)) for j, (other, m) in enumerate(rows)]
+            packed = summed_loss(model, pack_batch([line, [unmasked]], 0))
+            trained = mask[1:].sum()
+            assert packed.item() / trained == pytest.approx(alone.item() / trained, abs=1e-5)
+
+
+def test_packed_rows_do_not_predict_each_other_s_first_token():
+    tokens = np.array([3, 4, 5])
+    batch = pack_batch([[(tokens, np.ones(3)), (tokens + 10, np.ones(3))]], 0)
+    assert batch["shift_labels"].tolist() == [[4, 5, -100, 14, 15, -100]]
+    assert batch["position_ids"].tolist() == [[0, 1, 2, 0, 1, 2]]
+
+
+def test_a_model_that_lets_packed_rows_see_each_other_is_found_out():
+    model = make_model(FAMILIES["llama"])
+
+    class Leaky(torch.nn.Module):
+        """What a flash-attention build without variable lengths does: positions are used, boundaries are not."""
+
+        def forward(self, input_ids, position_ids, **options):
+            ones = torch.ones_like(input_ids)
+            return model(input_ids=input_ids, position_ids=position_ids, attention_mask=ones, **options)
+
+    assert not isolated(Leaky(), 50, "cpu")

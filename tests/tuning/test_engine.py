@@ -1,0 +1,335 @@
+"""One run of training from request to adapter, on a real tiny model: events, drain, exact resume, refusals."""
+
+import json
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from celora.settings.errors import (
+    DiskFullError,
+    NonFiniteError,
+    OutOfMemoryError,
+    SettingsError,
+    StorageError,
+)
+from celora.storage.manifest import file_sha256, verify_manifest
+from celora.tuning import checkpoint
+from celora.tuning.engine import compute_dtype, train
+
+pytestmark = pytest.mark.slow
+
+MEASURED = ("step", "loss", "learning_rate", "grad_norm", "tokens", "epoch")
+EXACT = {"dropout": 0.1, "micro_batch": 2, "accumulation": 2, "epochs": 3}
+
+
+def trace(record):
+    """What must be equal to the bit in two runs that are one."""
+    return [tuple(event[name] for name in MEASURED) for event in record.of("progress")]
+
+
+def adapter_sha256(request):
+    return file_sha256(Path(request.out_dir) / "adapter" / "adapter_model.safetensors")
+
+
+def run(request, record):
+    return train(request, record, record.stop)
+
+
+def stop_at(step):
+    def on(record, event, fields):
+        if event == "progress" and fields["step"] == step:
+            record.stop.set()
+
+    return on
+
+
+def resumed(request, folder, **fields):
+    return request.model_copy(update={"attempt": 2, "resume_from": str(folder), **fields})
+
+
+@pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")  # PEFT asks by the old name
+def test_a_run_ends_with_a_committed_adapter_and_the_loss_it_has(make_request, recorder, tiny_base):
+    import torch
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    from celora.tuning.loss import eval_loss
+    from celora.tuning.prepared import PreparedSet
+
+    record, request = recorder(), make_request(epochs=8, learning_rate=1e-2)
+    result = run(request, record)
+    assert [name for name in record.names if name in {"started", "progress", "done"}] == ["started"] + ["progress"] * 48
+    losses = [event["loss"] for event in record.of("progress")]
+    assert result.steps == result.planned_steps == 48
+    assert result.train_loss == pytest.approx(sum(losses) / 48)
+    assert losses[-1] < losses[0] - 0.3
+    assert result.tokens == record.of("progress")[-1]["tokens"] == 8 * 250
+    assert result.trainable_parameters == 8192
+    started = record.of("started")[0]
+    assert (started["planned_steps"], started["resume_step"]) == (48, 0)
+    assert verify_manifest(Path(result.adapter_dir))["step"] == 48
+    plain = AutoModelForCausalLM.from_pretrained(tiny_base.source)
+    tuned = PeftModel.from_pretrained(plain, result.adapter_dir)
+    with torch.no_grad():
+        again = eval_loss(tuned, PreparedSet.load(Path(request.prepared_dir), "eval"), 3, 0, "cpu")
+    assert again == pytest.approx(result.eval_loss, abs=1e-5)
+    assert json.loads((Path(result.adapter_dir) / "adapter_config.json").read_text())["r"] == 4
+
+
+def test_samples_are_short_greedy_answers_to_held_out_prompts(make_request, recorder):
+    record = recorder()
+    run(make_request(epochs=1), record)
+    samples = record.of("sample")
+    assert len(samples) == 2 * len(record.of("eval")) == 8
+    assert all(len(sample["answer"].split()) <= 48 and sample["prompt"] and sample["reference"] for sample in samples)
+
+
+def test_a_run_without_held_out_rows_has_no_eval_loss(make_request, make_prepared, recorder, tiny_base):
+    record = recorder()
+    result = run(make_request(prepared=make_prepared(tiny_base, held_out=0), epochs=1), record)
+    assert result.eval_loss is None
+    assert record.of("eval") == record.of("sample") == []
+
+
+@pytest.mark.parametrize(
+    ("settings", "at"),
+    [
+        ({"quantization": "none"}, 6),  # the end of an epoch
+        ({"quantization": "none", "packing": True, "gradient_checkpointing": True}, 2),
+        ({"quantization": "nf4"}, 8),
+        ({"quantization": "nf4", "compute_dtype": "bfloat16"}, 3),
+    ],
+)
+def test_a_drained_run_goes_on_to_the_same_bits_with_no_step_twice(make_request, recorder, settings, at):
+    whole, request = recorder(), make_request(out="whole", **EXACT, **settings)
+    expected = run(request, whole)
+    first, drained = recorder(stop_at(at)), make_request(out="drained", **EXACT, **settings)
+    assert run(drained, first) is None
+    assert first.events[-1] == ("drained", {"step": at})
+    assert first.names[-2] == "checkpoint"
+    second = recorder()
+    result = run(resumed(drained, first.of("checkpoint")[0]["path"]), second)
+    assert second.of("started")[0]["resume_step"] == at
+    assert trace(first) + trace(second) == trace(whole)
+    assert first.of("eval") + second.of("eval") == whole.of("eval")
+    assert adapter_sha256(drained) == adapter_sha256(request)
+    assert (result.eval_loss, result.train_loss, result.tokens) == (
+        expected.eval_loss,
+        expected.train_loss,
+        expected.tokens,
+    )
+
+
+def program(request, kill_at=None):
+    """Run the trainer program on a request; its events. With ``kill_at``, SIGKILL once that step is reported."""
+    read_end, write_end = os.pipe()
+    command = [sys.executable, "-m", "celora.tuning.trainer", "--events-fd", str(write_end)]
+    events = []
+    with (
+        subprocess.Popen(
+            command, stdin=subprocess.PIPE, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, pass_fds=[write_end]
+        ) as process,
+        os.fdopen(read_end) as lines,
+    ):
+        os.close(write_end)
+        process.stdin.write(request.model_dump_json().encode() + b"\n")
+        process.stdin.flush()
+        for line in lines:
+            event = json.loads(line)
+            events.append((event["event"], event))
+            if event["event"] == "progress" and event["step"] == kill_at:
+                process.send_signal(signal.SIGKILL)
+        process.stdin.close()
+        log = process.stderr.read().decode()
+    return events, process.returncode, log
+
+
+@pytest.mark.parametrize("quantization", ["none", "nf4"])
+def test_a_killed_run_resumes_in_a_fresh_process_to_the_same_bits(make_request, recorder, quantization):
+    settings = {**EXACT, "quantization": quantization, "save_steps": 4}
+    whole, request = recorder(), make_request(out="whole", **settings)
+    run(request, whole)
+    killed = make_request(out="killed", **settings)
+    events, code, _ = program(killed, kill_at=10)
+    assert code == -signal.SIGKILL
+    saved = checkpoint.newest(Path(killed.out_dir) / "checkpoints")
+    assert saved is not None
+    assert saved.name == "step-8"
+    events, code, log = program(resumed(killed, saved))
+    assert code == 0, log
+    again = recorder()
+    again.events = events
+    assert trace(again) == trace(whole)[8:]
+    assert adapter_sha256(killed) == adapter_sha256(request)
+
+
+def test_early_stopping_hands_out_the_best_adapter_and_its_loss(make_request, recorder):
+    import torch
+    from safetensors.torch import load_file
+
+    # a learning rate that learns, then runs away: the eval loss falls and rises again
+    settings = {"epochs": 30, "learning_rate": 0.05, "eval_steps": 5, "early_stopping_patience": 2, "save_steps": 5}
+    record, request = recorder(), make_request(**settings, request={"keep_checkpoints": 100})
+    result = run(request, record)
+    losses = {event["step"]: event["eval_loss"] for event in record.of("eval")}
+    best = min(losses, key=losses.get)
+    assert result.stopped_early
+    assert result.steps == best + 10 < result.planned_steps
+    assert result.eval_loss == pytest.approx(losses[best], abs=1e-6)
+    assert verify_manifest(Path(result.adapter_dir))["step"] == best
+    at_best = load_file(Path(request.out_dir) / "checkpoints" / f"step-{best}" / "adapter_model.safetensors")
+    handed_out = load_file(Path(result.adapter_dir) / "adapter_model.safetensors")
+    assert all(torch.equal(handed_out[name], at_best[name]) for name in at_best)
+
+
+def test_a_checkpoint_of_other_settings_is_refused_with_the_difference(make_request, recorder):
+    record, request = recorder(), make_request(epochs=1, save_steps=2)
+    run(request, record)
+    saved = record.of("checkpoint")[0]["path"]
+    other = make_request(epochs=1, save_steps=2, rank=8)
+    with pytest.raises(SettingsError, match=r"recipe\.rank was 4 and is 8"):
+        run(resumed(other, saved), recorder())
+    with pytest.raises(SettingsError, match="seed was 11 and is 12"):
+        run(resumed(request, saved, seed=12), recorder())
+
+
+def test_other_data_than_the_checkpoint_s_is_refused(make_request, make_prepared, recorder, tiny_base):
+    record, request = recorder(), make_request(epochs=1, save_steps=2)
+    run(request, record)
+    other = make_prepared(tiny_base, seed=5)
+    with pytest.raises(SettingsError, match="data_sha256 was"):
+        run(resumed(request, record.of("checkpoint")[0]["path"], prepared_dir=str(other)), recorder())
+
+
+def test_a_torn_checkpoint_is_refused(make_request, recorder):
+    record, request = recorder(), make_request(epochs=1, save_steps=2)
+    run(request, record)
+    saved = Path(record.of("checkpoint")[0]["path"])
+    (saved / "optimizer.pt").write_bytes(b"torn")
+    with pytest.raises(StorageError, match=r"optimizer\.pt"):
+        run(resumed(request, saved), recorder())
+
+
+def test_a_smaller_micro_batch_may_continue_a_run(make_request, recorder):
+    whole = recorder()
+    settings = {"epochs": 2, "dropout": 0.0}
+    run(make_request(out="whole", **settings), whole)
+    first, request = recorder(stop_at(4)), make_request(out="drained", **settings)
+    run(request, first)
+    halved = make_request(out="drained", **settings, **{"micro_batch": 1, "accumulation": 4})
+    second = recorder()
+    run(resumed(halved, first.of("checkpoint")[0]["path"]), second)
+    assert [event["step"] for event in second.of("progress")] == list(range(5, 13))
+    for one, other in zip(whole.of("progress")[4:], second.of("progress"), strict=True):
+        assert one["tokens"] == other["tokens"]
+        assert one["loss"] == pytest.approx(other["loss"], abs=1e-5)
+
+
+def test_other_library_versions_are_noted_and_go_on(make_request, recorder, monkeypatch):
+    from celora.tuning import device
+
+    record, request = recorder(stop_at(2)), make_request(epochs=1)
+    run(request, record)
+    real = device.versions("cpu")
+    monkeypatch.setattr(device, "versions", lambda _: {**real, "trl": "99"})
+    second = recorder()
+    assert run(resumed(request, record.of("checkpoint")[0]["path"]), second) is not None
+    assert "not exact to the bit: trl" in second.of("note")[0]["message"]
+
+
+def test_old_checkpoints_make_room_for_new_ones(make_request, recorder):
+    record, request = recorder(), make_request(epochs=2, save_steps=2)
+    run(request, record)
+    assert [event["step"] for event in record.of("checkpoint")] == [2, 4, 6, 8, 10]
+    kept = [step for step, _ in checkpoint.committed(Path(request.out_dir) / "checkpoints")]
+    assert kept == [10, 8]
+    assert record.of("checkpoint")[0]["size_bytes"] > 8192 * 4
+
+
+def test_a_file_limit_in_mid_training_ends_as_a_full_disk_and_keeps_the_older_checkpoint(make_request, recorder):
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def limit_files_after_step_2(_record, event, fields):
+        if event == "checkpoint" and fields["step"] == 2:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))
+
+    record, request = recorder(limit_files_after_step_2), make_request(epochs=2, save_steps=1)
+    root = Path(request.out_dir) / "checkpoints"
+    try:
+        with pytest.raises(DiskFullError) as caught:
+            run(request, record)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert str(root) in caught.value.message
+    assert "needs" in caught.value.message
+    assert len(record.of("note")) == 2
+    assert checkpoint.newest(root).name == "step-2"
+    assert [path.name for path in root.iterdir() if path.name.startswith(".tmp")] == []
+
+
+def test_out_of_memory_says_what_to_halve(make_request, recorder, monkeypatch):
+    import torch
+
+    from celora.tuning import sft
+
+    def no_memory(_model, _batch):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    monkeypatch.setattr(sft, "summed_loss", no_memory)
+    with pytest.raises(OutOfMemoryError, match=r"micro_batch 2, max_length 64\): CUDA out of memory") as caught:
+        run(make_request(), recorder())
+    assert "Halve micro_batch and double accumulation" in caught.value.hint
+
+
+@pytest.mark.parametrize("what", ["loss", "gradient norm"])
+def test_a_number_that_is_not_finite_stops_before_it_reaches_the_weights(make_request, recorder, monkeypatch, what):
+    import torch
+
+    from celora.tuning import lora, sft
+
+    calls, real = [], sft.summed_loss
+
+    def poisoned(model, batch):
+        calls.append(1)
+        value = real(model, batch)
+        if len(calls) == 9:  # the first pass of step 5
+            value = value * float("nan") if what == "loss" else value + (value - value.detach()).abs().sqrt()
+        return value  # the root of 0 is 0, and its slope is no number
+
+    engines, run_engine = [], sft.SftEngine.run
+
+    def remember(engine, *args):
+        engines.append(engine)
+        run_engine(engine, *args)
+
+    monkeypatch.setattr(sft, "summed_loss", poisoned)
+    monkeypatch.setattr(sft.SftEngine, "run", remember)
+    record, request = recorder(), make_request(save_steps=4)
+    with pytest.raises(NonFiniteError, match=rf"The {what} is .* at step 5 of 12 \(learning rate 0\.004"):
+        run(request, record)
+    assert [event["step"] for event in record.of("progress")] == [1, 2, 3, 4]
+    saved = Path(record.of("checkpoint")[0]["path"])
+    at_4, now = lora.read_state(saved / lora.WEIGHTS), lora.state(engines[0].model)
+    assert all(torch.equal(at_4[name], now[name]) for name in at_4)
+    assert not (Path(request.out_dir) / "adapter").exists()
+
+
+def test_a_target_list_that_does_not_fit_is_refused(make_request, recorder):
+    with pytest.raises(SettingsError, match="names c_attn") as caught:
+        run(make_request(target_modules=["q_proj", "c_attn"]), recorder())
+    assert "down_proj, gate_proj, k_proj" in caught.value.hint
+
+
+def test_a_recipe_with_auto_is_resolved_for_the_machine(make_request, recorder):
+    request = make_request(max_steps=2).model_copy(update={"resolved": None})
+    result = run(request, recorder())
+    assert result.resolved.compute_dtype == compute_dtype("cpu")
+    assert result.resolved.optimizer == "adamw"
+    assert result.steps == 2
+    shutil.rmtree(request.out_dir)
