@@ -42,18 +42,8 @@ def adapters(
         typer.echo("No adapter has been published yet. Train one: celora demo")
         return
     columns = ["id", "name", "base", "rank", "size", "exact match", "created"]
-    cells = [
-        (
-            row["id"],
-            row["name"],
-            row["base_name"],
-            row["rank"],
-            size(row["size_bytes"]),
-            ((row.get("metrics") or {}).get("tuned") or {}).get("exact_match"),
-            row["created_at"],
-        )
-        for row in rows
-    ]
+    keys = ("id", "name", "base_name", "rank")
+    cells = [(*(row[key] for key in keys), size(row["size_bytes"]), _exact(row), row["created_at"]) for row in rows]
     console().print(table(columns, cells))
 
 
@@ -70,14 +60,14 @@ def pull(
     Example: `celora pull 019a… my-adapter`
     """
     job = _published(job_id)
-    target = (folder or Path(job.name or job_id)).absolute()
+    target = (folder or Path(job.name or job.id)).absolute()
     if target.exists() and any(target.iterdir()):
         raise SettingsError(f"the folder {target} is not empty.", hint="Give another one: celora pull ID DIR")
     _fetch(str(job.adapter_uri), target)
     lines = python_snippet(Base.model_validate(job.base), str(target)).splitlines()
     if as_json:
         files = [{"name": path.name, "size_bytes": path.stat().st_size} for path in sorted(target.iterdir())]
-        print_json({"id": job_id, "folder": str(target), "files": files, "python": lines})
+        print_json({"id": job.id, "folder": str(target), "files": files, "python": lines})
     else:
         typer.echo(f"{target}\n")
         typer.echo("\n".join(lines))
@@ -87,6 +77,7 @@ def generate(
     job_id: JobId,
     prompts: Annotated[list[str], typer.Argument(metavar="PROMPT…", help="What to answer; - reads standard input.")],
     *,
+    system: Annotated[str | None, typer.Option(help="System text before each prompt, as the training had.")] = None,
     base_only: Annotated[bool, typer.Option("--base", help="Let the bare base model answer instead.")] = False,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Tokens of an answer at most.")] = 256,
     temperature: Annotated[float, typer.Option(min=0, help="0 takes the likeliest word each time.")] = 0.0,
@@ -102,7 +93,7 @@ def generate(
     job, settings = _published(job_id), get_settings()
     said = [sys.stdin.read() if prompt == "-" else prompt for prompt in prompts]
     request = GenerateRequest(
-        job=job_id,
+        job=job.id,
         attempt=job.attempt,
         cache_dir=str(settings.cache),
         hub=hub_access(settings),
@@ -111,14 +102,14 @@ def generate(
         adapter_dir=None if base_only else str(_local(str(job.adapter_uri))),
         quantization=(job.resolved or {}).get("quantization", "nf4"),
         prompts=said,
+        system=system,
         max_new_tokens=max_new_tokens,
         temperature=temperature,
         device="cuda" if devices(gpu_catalogue(settings.gpus)) else "cpu",
     )
-    out = progress_console()
     result = run_once(
         request,
-        lambda event: out.print(event.get("phase") or event.get("message") or "", style="dim", markup=False),
+        _Phases(),
         log=settings.logs / "generate.log",
         environment=Secrets(settings.home).environment("HF_TOKEN"),
     )
@@ -130,6 +121,24 @@ def generate(
         typer.echo("\n".join(result["answers"]))
 
 
+class _Phases:
+    """Shows what the trainer does, each phase once."""
+
+    def __init__(self) -> None:
+        self._shown: Any = None
+
+    def __call__(self, event: dict[str, Any]) -> None:
+        told = event.get("phase") or event.get("message")
+        if told and told != self._shown:
+            progress_console().print(told, style="dim", markup=False)
+        self._shown = told
+
+
+def _exact(row: dict[str, Any]) -> float | None:
+    metrics: dict[str, dict[str, float]] = row.get("metrics") or {}
+    return metrics.get("tuned", {}).get("exact_match")
+
+
 def _published(job_id: str) -> Job:
     """The job of a published adapter.
 
@@ -137,12 +146,10 @@ def _published(job_id: str) -> Job:
         NotFoundError: There is no such job, or nothing came out of it (yet).
     """
     with record().session() as session:
-        job = session.get(Job, job_id)
-        if job is None:
-            raise NotFoundError(f"there is no job {job_id}.", hint="See `celora list`.")
+        job = history.find(session, job_id)
         if not job.adapter_uri:
             raise NotFoundError(
-                f"job {job_id} is {job.status} and has published no adapter.", hint=f"See `celora status {job_id}`."
+                f"job {job.id} is {job.status} and has published no adapter.", hint=f"See `celora status {job.id}`."
             )
         session.expunge(job)
         return job

@@ -6,7 +6,7 @@ would, and shows what the record says came out.
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -75,15 +75,15 @@ def demo(*, seed: Seed = 1) -> None:
         job = _train(running, spec(seed))
         if job["status"] == Status.COMPLETED:
             _report(out, job)
-            base, tuned = (job["metrics"][who]["exact_match"] for who in WHO)
     if job["status"] != Status.COMPLETED:
         told_outcome(job, as_json=False)
         raise typer.Exit(1)
+    base, tuned = (job["metrics"][who]["exact_match"] for who in WHO)
     out.print(f"demo: exact match {base:.2f} -> {tuned:.2f} in {time.monotonic() - began:.0f} s")
 
 
 @contextmanager
-def home() -> Iterator[Path]:
+def home() -> Generator[Path]:
     """The demo's home: CELORA_HOME where it is set, else a new folder; converted bases are shared by all demos."""
     if os.environ.get("CELORA_HOME"):
         yield home_directory()
@@ -103,7 +103,7 @@ def home() -> Iterator[Path]:
 
 
 @contextmanager
-def installation(out: Console) -> Iterator["Installation"]:
+def installation(out: Console) -> Generator["Installation"]:
     """The whole system; Celery's app is imported inside, when the settings know where the broker is."""
     from ..workers.node import Installation  # noqa: PLC0415  (Celery takes a third of a second to import)
 
@@ -163,8 +163,10 @@ def _report(out: Console, job: Summary) -> None:
     out.print()
     out.print(table(["message", "wanted", "base", "tuned"], _answers(job["id"]), title="Three answers side by side"))
     out.print()
-    out.print(table(["", ""], _facts(job)))
-    for warning in job.get("warnings") or []:
+    for name, value in _facts(job):
+        out.print(f"{name:<10} {value}", markup=False)
+    warnings: list[str] = job.get("warnings") or []
+    for warning in warnings:
         out.print(f"warning: {warning}", markup=False)
 
 
@@ -179,7 +181,8 @@ def _answers(job_id: str) -> list[list[str]]:
 
 
 def _facts(job: Summary) -> list[list[str]]:
-    stages = ", ".join(f"{stage} {duration(seconds)}" for stage, seconds in (job.get("stage_seconds") or {}).items())
+    seconds: dict[str, float] = job.get("stage_seconds") or {}
+    stages = ", ".join(f"{stage} {duration(took)}" for stage, took in seconds.items())
     trainable, share = job.get("trainable_parameters") or 0, job.get("trainable_share") or 0.0
     return [
         ["trainable", f"{trainable:,} weights, {share:.2%} of the model"],

@@ -111,7 +111,7 @@ def cancel(job_id: JobId, *, as_json: Json = False) -> None:
     """
     from ..tasks import submission  # noqa: PLC0415  (Celery takes a third of a second to import)
 
-    record()
+    job_id = summary(job_id)["id"]
     answer = submission.cancel(job_id)
     if as_json:
         print_json({"id": job_id, "answer": answer, "status": str(summary(job_id)["status"])})
@@ -131,7 +131,7 @@ def evaluate(job_id: JobId, *, as_json: Json = False) -> None:
     """
     from ..tasks import submission  # noqa: PLC0415  (Celery takes a third of a second to import)
 
-    record()
+    job_id = summary(job_id)["id"]
     submission.evaluate_again(job_id)
     if as_json:
         print_json({"id": job_id})
@@ -142,7 +142,7 @@ def evaluate(job_id: JobId, *, as_json: Json = False) -> None:
 def told_outcome(job: Summary, *, as_json: bool) -> None:
     """Print how a job ended: what programs may build on, or a few lines for people; an error in one sentence."""
     if as_json:
-        metrics = job.get("metrics") or {}
+        metrics: Summary = job.get("metrics") or {}
         measured = {who: {name: metrics.get(who, {}).get(name) for name in METRICS} for who in ("base", "tuned")}
         print_json(
             {
@@ -162,7 +162,7 @@ def told_outcome(job: Summary, *, as_json: bool) -> None:
             out.print(compared(job["metrics"]))
         out.print(f"Take it: celora pull {job['id']}", markup=False)
     if job["status"] != Status.COMPLETED:
-        error = job.get("error") or {}
+        error: Summary = job.get("error") or {}
         sentence = f"{error.get('message', '')} {error.get('hint', '')}".strip()
         typer.echo(f"celora: job {job['id']} is {job['status']}{': ' + sentence if sentence else '.'}", err=True)
 
@@ -171,7 +171,7 @@ def compared(metrics: Summary) -> Any:
     """Base against tuned, a row per measure and held-out set."""
     sets: dict[str, Any] = metrics.get("sets") or {"eval": metrics}
     rows = [
-        (name if number == 0 else "", measure, *(values.get(who, {}).get(measure) for who in ("base", "tuned")))
+        (name if number == 0 else " ", measure, *(values.get(who, {}).get(measure) for who in ("base", "tuned")))
         for name, values in sets.items()
         for number, measure in enumerate(METRICS)
     ]
@@ -204,8 +204,8 @@ def _facts(job: Summary) -> Iterator[tuple[str, str]]:
         yield "cost", f"{money(job.get('cost'))} ({duration(job['gpu_seconds'])} held)"
     if job.get("adapter"):
         yield "adapter", str(job["adapter"])
-    for warning in job.get("warnings") or []:
-        yield "warning", str(warning)
+    warnings: list[str] = job.get("warnings") or []
+    yield from (("warning", warning) for warning in warnings)
 
 
 def _step(job: Summary) -> str:

@@ -1,7 +1,7 @@
 """Commands that carry or show the installation: ``up``, ``node``, ``workers``, ``queues``, ``migrate``."""
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Any
 
@@ -16,7 +16,7 @@ from .record import record
 
 
 @contextmanager
-def until_interrupted() -> Iterator[None]:
+def until_interrupted() -> Generator[None]:
     """Make Ctrl-C and a request to end (SIGTERM, a closed terminal) one and the same ``KeyboardInterrupt``, once.
 
     What comes after the first is ignored: by then everything is being stopped in order, and half of that would leave
@@ -129,6 +129,9 @@ def queues(*, as_json: Json = False) -> None:
         rows = history.queues(session)
     if as_json:
         print_json(rows)
+        return
+    if not rows:
+        typer.echo("No worker reads a queue and nothing waits. Start some: celora up, or celora node on a GPU machine.")
         return
     columns = ["queue", "waiting", "running", "free"]
     console().print(table(columns, [(row["queue"], row["waiting"], row["running"], row["free"]) for row in rows]))

@@ -13,12 +13,16 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 """The ``--json`` flag of every command that prints data."""
 
 ABSENT = "-"
+LOG_COLUMNS = 160
 MINUTE_S, HOUR_S = 60, 3600
 
 
 def console() -> Console:
-    """Standard output, for people."""
-    return Console(highlight=False, soft_wrap=True)
+    """Standard output, for people; wide where it is no terminal, so that a log keeps its tables whole."""
+    out = Console(highlight=False, soft_wrap=True)
+    if not out.is_terminal:
+        out.width = LOG_COLUMNS
+    return out
 
 
 def progress_console() -> Console:

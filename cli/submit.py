@@ -139,20 +139,18 @@ def _named(field: str, word: str) -> tuple[str, str]:
 
 
 def _imported(fields: Fields) -> Fields:
-    """The fields with every dataset that is a file of ours replaced by its URI in the installation."""
-    artifacts = Artifacts(get_settings().artifacts)
-    held_out = fields.get("eval_dataset")
-    sources = [fields["dataset"], *(held_out.values() if isinstance(held_out, dict) else filter(None, [held_out]))]  # pyright: ignore[reportUnknownVariableType, reportUnknownMemberType]
-    for source in map(str, sources):
+    """The fields with every dataset that is a file here replaced by its URI in the installation."""
+    given: str | dict[str, str] = fields.get("eval_dataset") or {}
+    held_out = {"": given} if isinstance(given, str) else given
+    sources = [str(fields["dataset"]), *map(str, held_out.values())]
+    for source in sources:
         if "://" not in source and not Path(source).is_file():
             raise DataError(f"the dataset {source} is no file here.", hint="Give the path of a .jsonl file.")
-    uris = {str(s): str(s) if "://" in str(s) else artifacts.import_dataset(Path(str(s)))[1] for s in sources}
-    changed: Fields = {**fields, "dataset": uris[str(fields["dataset"])]}
-    if isinstance(held_out, dict):
-        changed["eval_dataset"] = {str(name): uris[str(source)] for name, source in held_out.items()}  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
-    elif held_out:
-        changed["eval_dataset"] = uris[str(held_out)]
-    return changed
+    artifacts = Artifacts(get_settings().artifacts)
+    uris = {source: source if "://" in source else artifacts.import_dataset(Path(source))[1] for source in sources}
+    placed = {name: uris[str(source)] for name, source in held_out.items()}
+    changed = {"dataset": uris[str(fields["dataset"])]}
+    return {**fields, **changed, **({"eval_dataset": placed.get("", placed)} if placed else {})}
 
 
 def _command() -> Callable[..., None]:
@@ -166,7 +164,7 @@ def _command() -> Callable[..., None]:
         "as_json": Annotated[bool, typer.Option("--json", help="Print JSON for programs.")],
         "job_id": Annotated[str | None, typer.Option("--id", help="An id of your own; the same id twice is one job.")],
     }
-    for name, field in JobSpec.model_fields.items():
+    for name, field in sorted(JobSpec.model_fields.items(), key=lambda item: item[0] in Recipe.model_fields):
         option = typer.Option(
             f"--{name.replace('_', '-')}",
             help=_help(name),
@@ -208,6 +206,8 @@ def _help(name: str) -> str:
         return f"{about} (required)"
     if isinstance(default, list):
         default = ",".join(map(str, default))  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
+    if isinstance(default, bool):
+        default = str(default).lower()
     return about if default in (None, "", {}) else f"{about} (default: {default})"
 
 

@@ -1,7 +1,7 @@
 """Submit from an application that has Celery and nothing of celora.
 
     pip install "celery[redis]"
-    set -a; . ~/.celora/celora.env; set +a          # `celora up` wrote the URLs there
+    . ~/.celora/celora.env                          # `celora up` wrote the URLs there
     python examples/submit_from_foreign_app.py /data/train.jsonl
 
 `link`, `link_error`, chains, groups and chords follow the job to its end, since the task id is the job id. Callbacks are

@@ -94,7 +94,7 @@ def take_back(session: Session, job: Job, max_attempts: int, price_per_hour: flo
     job.stale_attempts = 0 if progressed(session, job) else job.stale_attempts + 1
     if job.stale_attempts >= max_attempts:
         message = f"{stage} lost its worker {job.stale_attempts} times without getting further; last on {lost}."
-        hint = "Look at that worker's log and at the job's log; `celora retry` makes a new job of it."
+        hint = "Look at that worker's log and at the job's log; then submit it again."
         end_failed(session, job, {"code": "worker_lost", "message": message, "hint": hint}, price_per_hour)
         return
     seconds = charge(job, price_per_hour, until=lease)

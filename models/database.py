@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from sqlalchemy import URL, Connection, Engine, Pool, create_engine, event, func, make_url, select
 from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, OperationalError, ProgrammingError
@@ -211,11 +212,12 @@ def new_engine(url: URL, *, foreign_keys: bool = True, **options: Any) -> Engine
 
 
 def _sqlite_engine(url: URL, *, foreign_keys: bool, **options: Any) -> Engine:
-    """An engine that begins its transactions itself.
+    """An engine that begins its transactions itself, and never makes the file.
 
     SQLAlchemy's recipe: the driver's own, late BEGIN is switched off (``isolation_level = None``) and ours is sent.
     """
-    engine = create_engine(url, connect_args={"timeout": BUSY_TIMEOUT_S}, **options)
+    existing = url.set(database=f"file:{quote(str(url.database))}", query={"mode": "rw", "uri": "true"})
+    engine = create_engine(existing, connect_args={"timeout": BUSY_TIMEOUT_S}, **options)
 
     @event.listens_for(engine, "connect")
     def _connected(raw: sqlite3.Connection, _record: object) -> None:  # pyright: ignore[reportUnusedFunction]
@@ -248,6 +250,8 @@ def _told(error: DBAPIError, shown: str) -> CeloraError | None:
         return SettingsError(f"the record at {shown} lacks tables of this version ({cause}).", hint=MIGRATE)
     if isinstance(error, ProgrammingError):
         return None
+    if shown.startswith("sqlite") and not _file_of(shown).exists():
+        return SettingsError(f"there is no record at {shown} yet.", hint=MIGRATE)
     if state == "53100" or "disk is full" in cause:
         return DiskFullError(f"the record at {shown} has no space left ({cause}).", hint="Free space there.")
     return UnavailableError(f"the record at {shown} can't be reached: {cause}.", hint=_remedy(shown))
@@ -255,5 +259,9 @@ def _told(error: DBAPIError, shown: str) -> CeloraError | None:
 
 def _remedy(shown: str) -> str:
     if shown.startswith("sqlite"):
-        return f"Look at the folder {Path(make_url(shown).database or '').parent}, or set CELORA_DATABASE_URL."
+        return f"Look at the folder {_file_of(shown).parent}, or set CELORA_DATABASE_URL."
     return "Start PostgreSQL, or set CELORA_DATABASE_URL to where it runs."
+
+
+def _file_of(shown: str) -> Path:
+    return Path(make_url(shown).database or "")

@@ -124,7 +124,7 @@ def workers(session: Session) -> list[dict[str, Any]]:
     """Every registered worker; ``jobs`` are the ids of what it runs."""
     running: dict[str, list[str]] = {}
     pairs = select(Job.worker_id, Job.id).where(Job.status == Status.RUNNING).order_by(Job.id)
-    for worker_id, job_id in session.execute(pairs).tuples():
+    for worker_id, job_id in session.execute(pairs):
         running.setdefault(str(worker_id), []).append(job_id)
     rows = session.scalars(select(Worker).order_by(Worker.id))
     return [{**_columns(row), "jobs": running.get(row.id, [])} for row in rows]
@@ -144,7 +144,7 @@ def queues(session: Session) -> list[dict[str, Any]]:
     auto = gpu_queues[0] if len(gpu_queues) == 1 else GPU_QUEUES + "auto"
     waiting, taken, running = dict.fromkeys(slots, 0), dict.fromkeys(slots, 0), dict.fromkeys(slots, 0)
     unfinished = select(Job.status, Job.stage, Job.gpu, Job.queue).where(Job.status.in_((Status.PENDING, *ACTIVE)))
-    for status, stage, gpu, queue in session.execute(unfinished).tuples():
+    for status, stage, gpu, queue in session.execute(unfinished):
         name = queue if status in ACTIVE and queue else _queue_to_be(stage, gpu, auto)
         counted = running if status is Status.RUNNING else waiting
         counted[name] = counted.get(name, 0) + 1

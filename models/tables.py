@@ -53,7 +53,8 @@ class Words(TypeDecorator[str]):
         """Make the text storable."""
         if value is None:
             return None
-        return value.replace("\x00", "\N{REPLACEMENT CHARACTER}").encode("utf-8", "replace").decode("utf-8")
+        whole = value.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+        return whole.replace("\x00", "\N{REPLACEMENT CHARACTER}")
 
 
 class FiniteJson(TypeDecorator[Any]):

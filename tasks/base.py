@@ -7,11 +7,11 @@ from celery import Task
 
 from ..workers.celery import app
 
-OPTIONS = frozenset({"queue", "acks_late", "ignore_result", "expires"})
+OPTIONS = frozenset({"acks_late", "expires", "ignore_result"})
 
 
 def task(name: str, **options: Any) -> Callable[[Callable[..., Any]], Task[Any, Any]]:
-    """Register a function as the Celery task ``celora.<name>``, bound, on its queue.
+    """Register a function as the Celery task ``celora.<name>``, bound; its queue is the app's ``task_routes``'.
 
     Raises:
         TypeError: An option is unknown, at import.

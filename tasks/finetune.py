@@ -8,13 +8,12 @@ from celery.exceptions import Ignore
 from ..models.database import get_database
 from ..settings.errors import SettingsError
 from ..settings.settings import get_settings
-from ..workers import queues
 from ..workers.carry import poke
 from .base import task
 from .submission import accept
 
 
-@task("finetune", queue=queues.ENTRY, acks_late=True)
+@task("finetune", acks_late=True)
 def finetune(self: Any, *before: Any, **spec: Any) -> None:
     """Fine-tune a base model: ``finetune.apply_async(kwargs={"base_model": …, "dataset": …})``.
 

@@ -4,12 +4,11 @@ from typing import Any
 
 from ..models.states import Stage
 from ..tuning.protocol import HubAccess, PrepareRequest
-from ..workers import queues
 from ..workers.carry import Held, carry
 from .base import task
 
 
-@task("prepare", queue=queues.PREP)
+@task("prepare")
 def prepare(self: Any, job_id: str, attempt: int) -> dict[str, Any]:
     """Prepare a job's data."""
     return carry(self.request, Stage.PREPARE, job_id, attempt, _work)

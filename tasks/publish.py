@@ -6,12 +6,11 @@ from typing import Any
 from ..models.states import Stage
 from ..tuning.adapter import assemble
 from ..tuning.protocol import Base
-from ..workers import queues
 from ..workers.carry import Held, carry
 from .base import task
 
 
-@task("publish", queue=queues.ENTRY)
+@task("publish")
 def publish(self: Any, job_id: str, attempt: int) -> dict[str, Any]:
     """Publish a job's adapter."""
     return carry(self.request, Stage.PUBLISH, job_id, attempt, _work)

@@ -8,14 +8,14 @@ from ..models.database import get_database
 from ..models.states import Status
 from ..settings.gpus import gpu_catalogue
 from ..settings.settings import get_settings
-from ..workers import announce, queues
+from ..workers import announce
 from ..workers.carry import poke
 from .base import task
 
 logger = logging.getLogger(__name__)
 
 
-@task("reap", queue=queues.ENTRY, ignore_result=True)
+@task("reap", ignore_result=True)
 def reap(self: Any) -> None:  # noqa: ARG001  (Celery binds every task)
     """Look for expired leases."""
     settings, database = get_settings(), get_database()

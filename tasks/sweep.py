@@ -7,14 +7,13 @@ from typing import Any
 from ..models.database import get_database
 from ..models.tables import Job
 from ..settings.settings import get_settings
-from ..workers import queues
 from ..workers.markers import Markers
 from .base import task
 
 logger = logging.getLogger(__name__)
 
 
-@task("sweep", queue=queues.ENTRY, ignore_result=True)
+@task("sweep", ignore_result=True)
 def sweep(self: Any) -> None:  # noqa: ARG001  (Celery binds every task)
     """Remove what no live job needs."""
     settings = get_settings()

@@ -13,14 +13,14 @@ from ..models.tables import Job, Tenant, Worker
 from ..scheduling.policy import Decision, Holding, Node, Waiting, decide
 from ..settings.gpus import gpu_catalogue
 from ..settings.settings import Settings, get_settings
-from ..workers import announce, queues
+from ..workers import announce
 from .base import task
 from .pipeline import Sending, queue_of, send
 
 logger = logging.getLogger(__name__)
 
 
-@task("tick", queue=queues.ENTRY, ignore_result=True)
+@task("tick", ignore_result=True)
 def tick(self: Any) -> None:  # noqa: ARG001  (Celery binds every task)
     """Run one scheduling round."""
     settings, database = get_settings(), get_database()
@@ -52,12 +52,21 @@ def resend(database: Database, settings: Settings) -> None:
     """Send again what was recorded as sent and never claimed; the claim makes a duplicate harmless."""
     with database.transaction() as session:
         again: list[tuple[Sending, Stage]] = []
+        read = _queues_that_are_read(session)
         for job in history.undelivered(session, settings.claim_s):
+            if queue_of(job.stage, job.gpu_type) not in read:
+                continue  # its message waits in the queue; another one would only wait beside it
             publication = transitions.resend(session, job.id, job.attempt, job.stage, job.publication)
             if publication is not None:
                 again.append((_sending(job.id, job.attempt, publication, job.gpu_type), job.stage))
     for sending, stage in again:
         _send(sending, stage)
+
+
+def _queues_that_are_read(session: Session) -> set[str]:
+    """The queues that a worker which is online reads."""
+    online = session.scalars(select(Worker.queues).where(Worker.status == "online"))
+    return {name for names in online for name in names}
 
 
 def _decide(session: Session, settings: Settings) -> Decision:

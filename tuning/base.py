@@ -57,7 +57,7 @@ def resolve(source: str, revision: str | None, cache: Path, hub: HubAccess, emit
         BaseModelError: It is missing, gated, not allowed, not whole, or wants to run code.
     """
     kind, name, place = _identify(source)
-    _allowed(source, name, hub)
+    _allowed(name, hub)
     if kind == "hub":
         commit, folder = hub_access.fetch(name, revision, cache, hub, emit)
     else:
@@ -82,7 +82,7 @@ def folder(base: Base, cache: Path, hub: HubAccess, emit: Emit) -> Path:
     Raises:
         BaseModelError: These very weights can't be had here (any more).
     """
-    _allowed(base.source, base.name, hub)
+    _allowed(base.name, hub)
     if base.kind == "hub":
         path = hub_access.fetch(base.name, base.revision, cache, hub, emit)[1]
     else:
@@ -131,10 +131,9 @@ def load_model(
     from . import quantized  # noqa: PLC0415  (torch takes seconds to import)
 
     path = folder(base, cache, hub, emit)
-    emit("phase", phase=f"loading {base.name}", done=None, total=None)
     code = _code_allowed(base.name, hub)
     if quantization == "none":
-        return quantized.load(path, compute_dtype=compute_dtype, device=device, code=code), []
+        return quantized.load(base, path, compute_dtype=compute_dtype, device=device, code=code, emit=emit), []
     return quantized.load_nf4(base, path, cache, compute_dtype=compute_dtype, device=device, code=code, emit=emit)
 
 
@@ -202,6 +201,10 @@ def _local_revision(kind: Kind, place: Path, cache: Path) -> str:
 
 
 def _same_revision(name: str, wanted: str | None, found: str) -> None:
+    if wanted and not wanted.startswith("sha256:"):
+        raise BaseModelError(
+            f"{name} is a local base, which has no revision {wanted!r}.", hint="Leave revision away, or give a hub id."
+        )
     if wanted and wanted != found:
         raise BaseModelError(
             f"the base model {name} has the revision {found} here, not {wanted}: its files differ.",
@@ -221,13 +224,11 @@ def _checked(folder: Path, name: str, kind: Kind, hub: HubAccess) -> dict[str, A
     return config
 
 
-def _allowed(source: str, name: str, hub: HubAccess) -> None:
-    if hub.allowed_bases and not any(
-        fnmatch(candidate, pattern) for pattern in hub.allowed_bases for candidate in (source, name)
-    ):
+def _allowed(name: str, hub: HubAccess) -> None:
+    """Local bases are judged by their whole path, so that a folder can't pass for a hub id that is allowed."""
+    if hub.allowed_bases and not any(fnmatch(name, pattern) for pattern in hub.allowed_bases):
         raise BaseModelError(
-            f"the base model {source} is not among those that this installation allows: "
-            f"{', '.join(hub.allowed_bases)}.",
+            f"the base model {name} is not among those that this installation allows: {', '.join(hub.allowed_bases)}.",
             hint="Choose one of them, or ask the operator to extend CELORA_ALLOWED_BASES.",
         )
 

@@ -11,6 +11,7 @@ eval loss and better answers are not the same thing, and a run without early sto
 import math
 import threading
 import time
+from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
@@ -146,7 +147,7 @@ class Course:
         now = self.clock()
         self._count(step, now - self._mark)
         self._report(step)
-        self.progress.eval_due = step.number in self.eval_steps
+        self.progress.eval_due = self._evaluations_after(step.number - 1) > self._evaluations_after(step.number)
         draining = self.stop.is_set()
         if self.progress.eval_due and not draining:
             self._evaluate()
@@ -175,7 +176,7 @@ class Course:
     def _report(self, step: Step) -> None:
         seconds = sum(item[0] for item in self._recent)
         steps_left = self.planned_steps - step.number
-        evaluations_left = sum(number > step.number for number in self.eval_steps)
+        evaluations_left = self._evaluations_after(step.number)
         memory_bytes, utilisation = self.engine.memory()
         self.emit(
             "progress",
@@ -191,6 +192,9 @@ class Course:
             gpu_memory_bytes=memory_bytes,
             gpu_utilisation=utilisation,
         )
+
+    def _evaluations_after(self, step: int) -> int:
+        return len(self.eval_steps) - bisect_right(self.eval_steps, step)
 
     def _evaluate(self) -> None:
         progress, began = self.progress, self.clock()

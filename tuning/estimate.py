@@ -1,8 +1,7 @@
 """What a training run needs and how its open settings are decided: plain arithmetic, no torch.
 
-Every ``auto`` of a recipe gets a number here, and a sentence that says which rule gave it. The memory formula follows
-the tensors that autograd keeps in a transformers decoder with PEFT adapters; its terms were checked against the bytes
-that ``torch.autograd.graph.saved_tensors_hooks`` sees (tests/tuning/test_estimate.py does it again).
+Every ``auto`` of a recipe gets a number here, and a sentence that says which rule gave it. The device's memory decides
+micro batch and gradient checkpointing (memory.py); size and quantization of the base decide the learning rate.
 """
 
 import math
@@ -10,94 +9,21 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from .recipe import TARGET_PRESETS, Recipe, ResolvedRecipe
-from .weights import text_config
+from .memory import GIB, Dtype, lora_parameters, memory_bytes
+from .recipe import Recipe, ResolvedRecipe
 
-GIB = 2**30
-NF4_BITS = 4.127
-"""Bits a weight in NF4 with double quantization: 4 + 8/64 + 32/(64 x 256) (QLoRA, arXiv 2305.14314, section 3)."""
+__all__ = ["lora_parameters", "memory_bytes", "planned_steps", "resolve_recipe"]
+
 DEFAULT_BATCH = 16
 DEFAULT_STEPS = 30
 CPU_MICRO_BATCH = 4
 UNKNOWN_MEMORY_BYTES = 16 * GIB
 MEMORY_SHARE = 0.9
-OVERHEAD_BYTES = {"cpu": 0.6 * GIB, "cuda": 1.0 * GIB}
-"""The process itself: Python, torch and its libraries; on CUDA the context, cuBLAS work space and fragmentation."""
-
 SMALL_MODEL = (200e6, 1e-3)
 LARGE_MODEL = (3e9, {"nf4": 2e-4, "none": 1e-4})
 """Learning rates: at most this many parameters take the first, at least so many the second; between them the rate
 falls in a straight line of logarithms. 2e-4 for 4-bit and 1e-4 for 16-bit LoRA are the field's; 1e-3 is what models
 of 135 M and less need to learn a format in one pass over a few hundred rows."""
-
-Dtype = Literal["float32", "bfloat16", "float16"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Shape:
-    """The sizes of a decoder that the formulas speak of, from its configuration."""
-
-    hidden: int
-    intermediate: int
-    layers: int
-    queries: int
-    keys: int
-    vocabulary: int
-    tied: bool
-    fused: bool
-
-    @classmethod
-    def of(cls, model_config: dict[str, Any]) -> "Shape":
-        """Read a ``config.json``; what it leaves open is filled with the usual proportions."""
-        config = text_config(model_config)
-        hidden = int(config.get("hidden_size") or config.get("n_embd") or 1024)
-        heads = int(config.get("num_attention_heads") or config.get("n_head") or 16)
-        head = int(config.get("head_dim") or hidden // heads)
-        return cls(
-            hidden=hidden,
-            intermediate=int(config.get("intermediate_size") or config.get("n_inner") or 4 * hidden),
-            layers=int(config.get("num_hidden_layers") or config.get("n_layer") or 24),
-            queries=heads * head,
-            keys=int(config.get("num_key_value_heads") or heads) * head,
-            vocabulary=int(config.get("vocab_size") or 32_000),
-            tied=bool(config.get("tie_word_embeddings", False)),
-            fused=config.get("model_type") in ("phi3", "phi4"),
-        )
-
-    @property
-    def linears(self) -> dict[str, tuple[int, int]]:
-        """Inputs and outputs of each linear layer of one block, by name."""
-        if self.fused:
-            return {
-                "qkv_proj": (self.hidden, self.queries + 2 * self.keys),
-                "o_proj": (self.queries, self.hidden),
-                "gate_up_proj": (self.hidden, 2 * self.intermediate),
-                "down_proj": (self.intermediate, self.hidden),
-            }
-        return {
-            "q_proj": (self.hidden, self.queries),
-            "k_proj": (self.hidden, self.keys),
-            "v_proj": (self.hidden, self.keys),
-            "o_proj": (self.queries, self.hidden),
-            "gate_proj": (self.hidden, self.intermediate),
-            "up_proj": (self.hidden, self.intermediate),
-            "down_proj": (self.intermediate, self.hidden),
-        }
-
-    def targets(self, target_modules: str | list[str]) -> dict[str, tuple[int, int]]:
-        """The linear layers of one block that a recipe adapts."""
-        names = TARGET_PRESETS[target_modules] if isinstance(target_modules, str) else tuple(target_modules)
-        if not names:  # all-linear
-            return self.linears
-        return {name: shape for name, shape in self.linears.items() if _named(name, names)}
-
-
-FUSED_PARTS = {"qkv_proj": {"q_proj", "k_proj", "v_proj"}, "gate_up_proj": {"gate_proj", "up_proj"}}
-
-
-def _named(layer: str, names: tuple[str, ...]) -> bool:
-    parts = FUSED_PARTS.get(layer, set[str]())
-    return any(layer == name.rsplit(".", 1)[-1] or name in parts for name in names)
 
 
 def resolve_recipe(
@@ -184,77 +110,6 @@ def planned_steps(train_rows: int, recipe: ResolvedRecipe) -> int:
     return math.ceil(recipe.epochs * max(1, math.ceil(micro_batches / recipe.accumulation)))
 
 
-def lora_parameters(model_config: dict[str, Any], recipe: Recipe) -> int:
-    """Trainable weights of the recipe's adapter: rank x (inputs + outputs) a layer, and DoRA's magnitudes."""
-    shape = Shape.of(model_config)
-    block = sum(
-        recipe.rank * (inputs + outputs) + (outputs if recipe.dora else 0)
-        for inputs, outputs in shape.targets(recipe.target_modules).values()
-    )
-    return block * shape.layers
-
-
-def memory_bytes(
-    recipe: Recipe,
-    *,
-    parameters: int,
-    model_config: dict[str, Any],
-    length: int,
-    device: str = "cuda",
-    micro_batch: int | None = None,
-    gradient_checkpointing: bool | None = None,
-    compute_dtype: Dtype = "bfloat16",
-) -> int:
-    """Device memory that training takes, an estimate.
-
-    Base (NF4: 4.127 bits a weight for the blocks; embedding, head and norms in the compute dtype) + adapter (fp32
-    weights, gradients and AdamW's two moments, the moments in 8 bits where they are paged) + activations + logits +
-    the largest dequantized layer + the process itself.
-
-    Args:
-        recipe: The training settings; what is ``auto`` in it counts with its least: micro batch 1, checkpointing on.
-        parameters: Number of weights of the base.
-        model_config: The base's ``config.json``.
-        length: Tokens of the longest row.
-        device: ``cpu`` or ``cuda``.
-        micro_batch: Rows in one forward pass, instead of the recipe's.
-        gradient_checkpointing: Instead of the recipe's.
-        compute_dtype: Of the activations and of what isn't quantized.
-    """
-    shape = Shape.of(model_config)
-    width = 4 if compute_dtype == "float32" else 2
-    micro = micro_batch or (recipe.micro_batch if recipe.micro_batch != "auto" else 1)
-    checkpointing = gradient_checkpointing
-    if checkpointing is None:
-        checkpointing = recipe.gradient_checkpointing if recipe.gradient_checkpointing != "auto" else True
-    tokens = micro * length
-    moments = 2 if device == "cuda" and recipe.optimizer != "adamw" else 8
-    blocks = shape.layers * sum(inputs * outputs for inputs, outputs in shape.linears.values())
-    blocks = min(blocks, parameters)
-    base = blocks * (NF4_BITS / 8 if recipe.quantization == "nf4" else width) + (parameters - blocks) * width
-    adapter = lora_parameters(model_config, recipe) * (4 + 4 + moments)
-    layer = activation_bytes_per_token(shape, recipe, width=width, device=device)
-    activations = tokens * (shape.layers * shape.hidden * width + layer if checkpointing else shape.layers * layer)
-    logits = tokens * shape.vocabulary * (width + 4 + 4)
-    dequantized = max(inputs * outputs for inputs, outputs in shape.linears.values()) * width
-    return int(base + adapter + activations + logits + dequantized + OVERHEAD_BYTES.get(device, 0))
-
-
-def activation_bytes_per_token(shape: Shape, recipe: Recipe, *, width: int, device: str) -> int:
-    """Bytes that autograd keeps for one token in one block, without checkpointing.
-
-    A frozen linear keeps nothing. What is kept: both norms' fp32 input (8 h); queries and attention output (2 a), keys
-    and values (2 k), gate, its activation and up (3 i), each ``width`` bytes; for each adapted layer the input in fp32
-    as LoRA's A saw it and its dropout mask (one byte on CUDA, fp32 on the CPU), or without dropout the input alone; and
-    A's output (rank). Attention goes through a fused kernel, which keeps no length x length matrix.
-    """
-    mask = 0 if recipe.dropout == 0 else 1 if device == "cuda" else 4
-    adapted = shape.targets(recipe.target_modules).values()
-    lora = sum(inputs * (4 + mask) + recipe.rank * 4 for inputs, _ in adapted)
-    kept = 8 * shape.hidden + width * (2 * shape.queries + 2 * shape.keys + 3 * shape.intermediate)
-    return kept + lora
-
-
 @dataclass(frozen=True, kw_only=True)
 class _Batch:
     micro: int
@@ -335,6 +190,6 @@ def _longest(recipe: Recipe, rows: int, tokens: int, max_length: int, longest: i
 
 
 def _engine_dtype(device: str) -> Dtype:
-    from .engine import compute_dtype  # noqa: PLC0415  (the engine imports torch and this module)
+    from .engine import compute_dtype  # noqa: PLC0415  (the engine's run imports this module)
 
     return compute_dtype(device)

@@ -247,8 +247,10 @@ def generate(request: GenerateRequest, emit: Emit) -> GenerateResult:
     )
     if folder is not None:
         model = plain_peft(model, folder).get_base_model()
+    before = [{"role": "system", "content": request.system}] if request.system else []
     texts = [
-        template.render([{"role": "user", "content": prompt}], generation_prompt=True) for prompt in request.prompts
+        template.render([*before, {"role": "user", "content": prompt}], generation_prompt=True)
+        for prompt in request.prompts
     ]
     tokenizer: Any = template.tokenizer
     found = answer(

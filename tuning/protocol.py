@@ -171,6 +171,7 @@ class GenerateRequest(_Request):
     adapter_dir: str | None = None
     quantization: Literal["nf4", "none"] = "nf4"
     prompts: list[str]
+    system: str | None = Field(None, description="a system text before each prompt, as the training rows had")
     max_new_tokens: int = 256
     temperature: float = 0.0
     device: Literal["cpu", "cuda"] = "cpu"

@@ -40,8 +40,9 @@ NF4_OUTPUTS = 32
 NF4 = {"quant_type": "nf4", "double_quant": True, "block": 64, "format": 1}
 
 
-def load(folder: Path, *, compute_dtype: str, device: str, code: bool) -> PreTrainedModel:
+def load(base: Base, folder: Path, *, compute_dtype: str, device: str, code: bool, emit: Emit) -> PreTrainedModel:
     """The model as its folder holds it, in the compute dtype."""
+    emit("phase", phase=f"loading {base.name}", done=None, total=None)
     return _from_folder(folder, compute_dtype, device, code=code)
 
 
@@ -57,12 +58,11 @@ def load_nf4(
         compute_dtype: ``float32``, ``bfloat16`` or ``float16``.
         device: ``cpu`` or ``cuda``.
         code: Whether the base's own code may run.
-        emit: Told when a copy is made.
+        emit: Told when a copy is made, and when it is loaded.
     """
     copy = quantized_copy(base, folder, cache, compute_dtype=compute_dtype, device=device, code=code, emit=emit)
     unquantized: list[str] = json.loads((copy / MANIFEST).read_text(encoding="utf-8"))["unquantized"]
-    model = _from_folder(copy, compute_dtype, device, code=code)
-    return model, unquantized
+    return load(base, copy, compute_dtype=compute_dtype, device=device, code=code, emit=emit), unquantized
 
 
 def quantized_copy(

@@ -194,7 +194,7 @@ class _Trainer(SFTTrainer):
         super().__init__(
             model=model,
             args=args,
-            # TRL wants a Dataset; the rows themselves are read by our own loader
+            # TRL insists on a Dataset; the rows are read by our own loader
             train_dataset=Dataset.from_dict({"sequence": list(range(len(batches.sequences)))}),
             data_collator=batches.collate,
             processing_class=tokenizer,
@@ -210,9 +210,9 @@ class _Trainer(SFTTrainer):
     def get_train_dataloader(self) -> DataLoader:
         # a generator of its own: a loader without one draws its seed from the global random state at each epoch
         return DataLoader(
-            self.train_dataset,  # pyright: ignore[reportArgumentType]
+            range(len(self.batches.sequences)),  # pyright: ignore[reportArgumentType]
             batch_sampler=self.batches,
-            collate_fn=lambda items: self.batches.collate([item["sequence"] for item in items]),
+            collate_fn=self.batches.collate,
             generator=torch.Generator(),
         )
 

@@ -43,7 +43,7 @@ class Events:
     """Writes event lines; safe from any thread.
 
     Args:
-        fd: The descriptor to write to; closed with this object's file.
+        fd: The descriptor to write to; it belongs to this object now.
         lost: Called once when nobody reads any more.
     """
 
@@ -65,6 +65,10 @@ class Events:
                     line = line[self._file.write(line) or 0 :]
             except BrokenPipeError:
                 self._lost()
+
+    def close(self) -> None:
+        """No more events."""
+        self._file.close()
 
     def leave(self) -> None:
         """End the process now, unless it has step boundaries to stop at or is done; no event is cut in the middle."""

@@ -159,8 +159,7 @@ class Verification:
         if fault:
             raise VerificationError(
                 f"the finished adapter failed its check '{name}': {fault}.",
-                hint="Nothing was published. The job's log and checkpoints are kept; `celora retry` starts from the "
-                "last good one.",
+                hint="Nothing was published. The job's log and checkpoints are kept: `celora logs ID`.",
             )
 
     @contextmanager

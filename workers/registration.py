@@ -36,7 +36,7 @@ from .options import pinned_device
 logger = logging.getLogger(__name__)
 
 REPORTED = ("celora", "celery", "kombu", "torch", "transformers", "peft", "trl", "bitsandbytes")
-_stop = threading.Event()
+_registered, _stop = threading.Event(), threading.Event()
 
 
 @setup_logging.connect
@@ -97,15 +97,33 @@ def _register(sender: Any, **_: Any) -> None:
     worker_id = str(sender.hostname)
     with get_database().transaction() as session:
         transitions.register(session, worker_id, **_facts(sender))
+    _registered.set()
     threading.Thread(target=_be_seen, args=(worker_id,), name="be-seen", daemon=True).start()
     sender.app.send_task("celora.tick", queue=queues.ENTRY, expires=60, ignore_result=True)
 
 
 @worker_shutting_down.connect
-def _drain(**_: Any) -> None:
-    """SIGTERM: the child sees the marker, its trainer checkpoints, the job goes back without paying an attempt."""
+def _drain(sender: str, **_: Any) -> None:
+    """SIGTERM: the child sees the marker, its trainer checkpoints, the job goes back without paying an attempt.
+
+    The record is told first, so that the job that comes back is not sent to this very worker again; on a thread,
+    because this runs inside a signal handler.
+    """
+    if not _registered.is_set():
+        return
+    teller = threading.Thread(target=_say_draining, args=(str(sender),), name="draining", daemon=True)
+    teller.start()
+    teller.join(timeout=2)
     markers = Markers(get_settings().home / "run")
     markers.set(markers.drain(os.getpid()))
+
+
+def _say_draining(worker_id: str) -> None:
+    try:
+        with get_database().transaction() as session:
+            transitions.drain(session, worker_id)
+    except (SQLAlchemyError, UnavailableError) as error:
+        logger.warning("the record could not be told that this worker drains (%s)", error)
 
 
 @worker_shutdown.connect
@@ -113,6 +131,8 @@ def _leave(sender: Any, **_: Any) -> None:
     _stop.set()
     markers = Markers(get_settings().home / "run")
     markers.clear(markers.drain(os.getpid()))
+    if not _registered.is_set():
+        return  # it was refused before it began
     try:
         with get_database().transaction() as session:
             transitions.gone(session, str(sender.hostname))

@@ -25,8 +25,7 @@ from ..tables import Table
 def upgrade(url: URL, revision: str = "head") -> None:
     """Upgrade the tables; makes the SQLite file, and its folder, where there are none."""
     if url.get_backend_name() == "sqlite":
-        Path(str(url.database)).parent.mkdir(parents=True, exist_ok=True)
-        _write_ahead(str(url.database))
+        _make_file(Path(str(url.database)))
     with _alone(url) as connection:
         command.upgrade(_config(connection), revision)
 
@@ -57,22 +56,24 @@ def require(connection: Connection, shown: str) -> None:
     )
 
 
-def _write_ahead(path: str) -> None:
-    """Switch a SQLite file to WAL mode, which it keeps: readers and the writer do not wait for each other.
+def _make_file(path: Path) -> None:
+    """Make a SQLite file in WAL mode, which it keeps: readers and the writer do not wait for each other.
 
     The switch itself fails at once while another process reads or writes, whatever the time-out; hence the loop.
     """
     deadline = time.monotonic() + BUSY_TIMEOUT_S
-    with closing(sqlite3.connect(path, timeout=BUSY_TIMEOUT_S)) as raw:
-        while True:
-            try:
+    while True:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with closing(sqlite3.connect(path, timeout=BUSY_TIMEOUT_S)) as raw:
                 raw.execute("PRAGMA journal_mode=WAL")
-            except sqlite3.OperationalError as error:
-                if "locked" not in str(error) or time.monotonic() > deadline:
-                    raise UnavailableError(f"the record at {path} can't be opened: {error}.") from error
-                time.sleep(0.05)
-            else:
-                return
+        except (OSError, sqlite3.OperationalError) as error:
+            if "locked" not in str(error) or time.monotonic() > deadline:
+                hint = "Look at its folder, or set CELORA_DATABASE_URL."
+                raise UnavailableError(f"the record at {path} can't be made: {error}.", hint=hint) from error
+            time.sleep(0.05)
+        else:
+            return
 
 
 def _config(connection: Connection) -> Config:

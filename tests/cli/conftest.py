@@ -6,7 +6,7 @@ import pytest
 from typer.testing import CliRunner
 
 from celora.cli.app import app as application
-from celora.cli.record import record
+from celora.models.database import get_database
 from celora.settings.settings import get_settings
 from celora.workers.broker import EmbeddedBroker
 from celora.workers.celery import app as celery_app
@@ -31,7 +31,7 @@ def home(tmp_path, monkeypatch, broker):
     get_settings.cache_clear()
     celery_app.conf.update(configuration(get_settings()))
     yield tmp_path / "home"
-    record().dispose()
+    get_database().dispose()
     get_settings.cache_clear()
 
 

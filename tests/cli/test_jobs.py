@@ -53,6 +53,11 @@ def test_a_job_that_waits_is_cancelled_at_once(celora, job):
     assert "had ended before; it is cancelled" in celora("cancel", job).stdout
 
 
+def test_the_beginning_of_an_id_will_do(celora, job):
+    for command in ("status", "cancel", "logs"):
+        assert celora(command, job[:30], "--json").exit_code == 0
+
+
 def test_only_a_completed_job_can_be_evaluated_again(celora, job):
     result = celora("evaluate", job)
     assert result.exit_code == 64

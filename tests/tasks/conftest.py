@@ -86,7 +86,7 @@ def rows(tmp_path_factory):
     return path
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def spec(base, rows):
     return {
         "base_model": str(base),
@@ -135,10 +135,18 @@ class Running:
         finally:
             database.dispose()
 
+    def run(self, program, *arguments):
+        """What another program of the virtual environment, in this installation's home, prints."""
+        environment = {**os.environ, "CELORA_HOME": str(self.settings.home)}
+        command = [str(Path(sys.executable).parent / program), *arguments]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=150, check=False)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
     def processes(self):
         return processes_of(self.settings.home)
 
-    def wait(self, job_id, reached, timeout_s=90):
+    def wait(self, job_id, reached, timeout_s=120):
         deadline = time.monotonic() + timeout_s
         while time.monotonic() < deadline:
             try:
@@ -163,7 +171,6 @@ class Running:
 
 def start(home, extra=None):
     """An installation below ``home``; give it to ``stop`` in the end."""
-    from celora.models import database
     from celora.settings.settings import get_settings
     from celora.workers.node import Installation
 
@@ -173,7 +180,8 @@ def start(home, extra=None):
     get_settings.cache_clear()
     installation = Installation(flower=False)
     installation.__enter__()
-    return installation, patch, database
+    installation.node._worker("cpu-1", ["--gpu", "1"])
+    return installation, patch
 
 
 def stop(installation, patch):
@@ -204,9 +212,23 @@ def processes_of(home):
 
 @pytest.fixture(scope="module")
 def running(tmp_path_factory):
-    installation, patch, _ = start(tmp_path_factory.mktemp("home"))
+    installation, patch = start(tmp_path_factory.mktemp("home"))
     yield Running(installation)
     stop(installation, patch)
+
+
+@pytest.fixture
+def started(tmp_path):
+    """Starts an installation with settings of the test's own; stopped at its end."""
+    installations = []
+
+    def begin(settings):
+        installations.append(start(tmp_path / "home", settings))
+        return Running(installations[-1][0])
+
+    yield begin
+    for installation, patch in installations:
+        stop(installation, patch)
 
 
 @pytest.fixture
@@ -244,10 +266,9 @@ def old_celery():
         folder = Path(sys.prefix) / "foreign" / f"celery-{version}"
         if not (folder / "celery").is_dir():
             staged = folder.with_name(f"{folder.name}-{os.getpid()}")
-            subprocess.run(
-                [sys.executable, "-m", "pip", "install", "--quiet", "--target", str(staged), f"celery[redis]=={version}"],
-                check=True,
-            )  # fmt: skip
+            pip = [sys.executable, "-m", "pip", "install", "--quiet", "--target", str(staged)]
+            of_its_time = ["kombu==5.3.7", "redis==5.0.8", "billiard==4.2.1"]
+            subprocess.run([*pip, f"celery=={version}", *of_its_time], check=True)
             staged.rename(folder)
         return folder
 

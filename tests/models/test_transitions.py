@@ -1,0 +1,568 @@
+"""Every status change: who may make it, what it leaves behind, and that nobody else's does anything."""
+
+import threading
+import uuid
+from datetime import timedelta
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from celora.models import history
+from celora.models.spec import parse_spec
+from celora.models.states import Reason, Stage, Status
+from celora.models.tables import Adapter, Announcement, Attempt, Job
+from celora.settings.errors import NotFoundError
+
+WORKER, OTHER = "cpu-0@here", "cpu-1@there"
+SPEC = {"base_model": "tiny", "dataset": "/data/rows.jsonl", "tenant": "acme", "user": "ada"}
+ERROR = {"code": "internal", "message": "it broke", "hint": "mend it", "log_tail": "Traceback"}
+ADAPTER = {"name": "tiny-1", "uri": "file:///a", "base_name": "tiny", "base_revision": "r", "rank": 16}
+
+
+def events_of(record, job_id="job"):
+    with record.database.session() as session:
+        return history.events(session, job_id)
+
+
+def kinds_of(record, job_id="job"):
+    return [event["kind"] for event in events_of(record, job_id)]
+
+
+def row(record, kind, key):
+    with record.database.session() as session:
+        return session.get(kind, key)
+
+
+def hours_later(record, hours=1):
+    with record.database.session() as session:
+        return record.database.now(session) + timedelta(hours=hours)
+
+
+def test_a_whole_life_leaves_a_legal_history_and_an_announcement(record, legal_history):
+    record.new()
+    values = {
+        "prepare": {"prepared_uri": "p", "memory_bytes": 2**40, "warnings": ["one"]},
+        "train": {"result": {"train_loss": 1.5}, "warnings": ["one", "two"]},
+        "evaluate": {"metrics": {"tuned": {"exact_match": 1.0}}},
+        "publish": {"summary": {"adapter": "file:///a"}, "adapter": ADAPTER},
+    }
+    for stage in Stage:
+        record_status = record.job().status
+        if record_status is Status.PENDING:
+            assert record.send("job", 1, stage, queue="q", gpu_type="cpu" if stage.on_gpu else None)
+        claimed = record.claim("job", 1, stage, worker_id=WORKER, lease_s=90)
+        assert claimed.status is Status.RUNNING
+        assert record.advance("job", 1, stage, worker_id=WORKER, values=values[stage], price_per_hour=3600)
+    job = record.job()
+    assert (job.status, job.stage, job.attempt) == (Status.COMPLETED, Stage.PUBLISH, 1)
+    assert job.warnings == ["one", "two"]
+    assert (job.memory_bytes, job.adapter_uri, job.name) == (2**40, "file:///a", "tiny-1")
+    assert job.worker_id is None
+    assert job.lease_until is None
+    assert job.cost == pytest.approx(job.gpu_seconds)
+    assert 0 < job.gpu_seconds < 60
+    assert row(record, Adapter, "job").tenant == "acme"
+    assert row(record, Attempt, ("job", 1)).outcome == "completed"
+    assert row(record, Announcement, "job").announced_at is None
+    assert legal_history(events_of(record)) == []
+
+
+def test_the_checker_of_histories_finds_faults(record, legal_history):
+    record.bring(Status.RUNNING, Stage.TRAIN)
+    events = events_of(record)
+    assert legal_history(events) == []
+    assert legal_history([*events, {**events[-1]}])
+    assert legal_history(events[1:])
+    assert legal_history([*events[:-1], {**events[-1], "attempt": 2}])
+
+
+def test_after_prepare_a_job_waits_and_after_train_it_keeps_its_slot(record):
+    job = record.bring(Status.PENDING, Stage.TRAIN)
+    assert (job.worker_id, job.gpu_type, job.released_at) == (None, None, None)
+    record.send("job", 1, Stage.TRAIN, queue="gpu.cpu", gpu_type="cpu")
+    record.claim("job", 1, Stage.TRAIN, worker_id=WORKER, lease_s=90)
+    record.advance("job", 1, Stage.TRAIN, worker_id=WORKER, values={})
+    job = record.job()
+    assert (job.status, job.stage, job.queue, job.gpu_type) == (Status.QUEUED, Stage.EVALUATE, "gpu.cpu", "cpu")
+    record.claim("job", 1, Stage.EVALUATE, worker_id=WORKER, lease_s=90)
+    record.advance("job", 1, Stage.EVALUATE, worker_id=WORKER, values={})
+    assert record.job().queue == "celora"
+
+
+def test_only_gpu_stages_are_charged(record):
+    record.bring(Status.RUNNING)
+    record.advance("job", 1, Stage.PREPARE, worker_id=WORKER, values={}, price_per_hour=100)
+    assert (record.job().gpu_seconds, record.job().cost) == (0, 0)
+
+
+def test_a_stage_can_fill_no_column_that_is_a_transitions(record):
+    record.bring(Status.RUNNING)
+    with pytest.raises(ValueError, match="can't fill status"):
+        record.advance("job", 1, Stage.PREPARE, worker_id=WORKER, values={"status": "completed"})
+    assert record.job().status is Status.RUNNING
+
+
+def test_submitting_an_id_twice_is_one_job(record):
+    first, created = record.submit(job_id="job", spec=parse_spec(SPEC))
+    second, again = record.submit(job_id="job", spec=parse_spec(SPEC | {"seed": 7}))
+    assert (created, again) == (True, False)
+    assert second.spec["seed"] == first.spec["seed"] != 7
+    assert kinds_of(record) == ["submitted"]
+
+
+def test_a_seed_left_open_is_recorded_and_depends_on_the_id_alone(record):
+    seeds = {record.submit(job_id=f"job{n}", spec=parse_spec(SPEC))[0].spec["seed"] for n in range(5)}
+    assert len(seeds) == 5
+    assert all(0 <= seed < 2**31 for seed in seeds)
+
+
+def test_many_submits_of_one_id_at_once_are_one_job(record):
+    created = at_once(8, lambda _: record.submit(job_id="job", spec=parse_spec(SPEC))[1])
+    assert sorted(created) == [False] * 7 + [True]
+
+
+def test_a_later_message_brings_the_callers_request(record):
+    record.new()
+    job, created = record.submit(job_id="job", spec=parse_spec(SPEC), request={"id": "job", "chain": []})
+    assert (created, job.request) == (False, {"id": "job", "chain": []})
+    job, _ = record.submit(job_id="job", spec=parse_spec(SPEC), request={"id": "other"})
+    assert job.request == {"id": "job", "chain": []}
+
+
+def test_a_request_that_comes_after_the_end_is_announced_again(record):
+    record.new()
+    record.request_cancel("job")
+    assert record.announce_claim("job", 30)
+    record.announce_done("job")
+    record.submit(job_id="job", spec=parse_spec(SPEC), request={"id": "job"})
+    assert record.announce_claim("job", 30)
+
+
+def test_a_rejected_spec_is_a_failed_row(record, legal_history):
+    job = record.reject("job", {"base_model": 3, "tenant": "x" * 100, "gpu": None}, ERROR)
+    assert (job.status, job.tenant, job.error["message"]) == (Status.FAILED, "default", "it broke")
+    assert job.finished_at is not None
+    assert row(record, Announcement, "job") is None
+    assert legal_history(events_of(record)) == []
+    record.reject("told", {}, ERROR, {"id": "told"})
+    assert row(record, Announcement, "told") is not None
+
+
+def test_rejecting_an_id_that_is_known_changes_nothing(record):
+    record.new()
+    assert record.reject("job", {}, ERROR).status is Status.PENDING
+    assert kinds_of(record) == ["submitted"]
+
+
+def test_of_many_claimers_exactly_one_wins(record):
+    for round_ in range(5):
+        job_id = f"job{round_}"
+        record.new(job_id)
+        record.send(job_id, 1, Stage.PREPARE, queue="prep")
+        won = at_once(6, lambda n, job=job_id: record.claim(job, 1, "prepare", worker_id=f"w{n}", lease_s=90))
+        winners = [job for job in won if job is not None]
+        assert len(winners) == 1
+        assert record.job(job_id).worker_id == winners[0].worker_id
+        assert kinds_of(record, job_id).count("stage_started") == 1
+
+
+def test_a_finish_and_the_reaper_at_once_leave_one_outcome(record, legal_history):
+    for round_ in range(5):
+        job_id = f"job{round_}"
+        record.new(job_id)
+        record.send(job_id, 1, Stage.PREPARE, queue="prep")
+        record.claim(job_id, 1, Stage.PREPARE, worker_id=WORKER, lease_s=-1)
+        both = [
+            lambda job=job_id: record.advance(job, 1, Stage.PREPARE, worker_id=WORKER, values={}),
+            lambda: record.expire(None, 3),
+        ]
+        finished, expired = at_once(2, lambda n, both=both: both[n]())
+        assert finished is not bool(expired)
+        assert (record.job(job_id).stage is Stage.TRAIN) is finished
+        assert legal_history(events_of(record, job_id)) == []
+
+
+def test_a_resend_counts_once_and_only_while_nobody_claimed(record):
+    job = record.bring(Status.QUEUED)
+    published = [at for at in at_once(4, lambda _: record.resend("job", 1, "prepare", job.publication)) if at]
+    assert published == [job.publication + 1]
+    record.claim("job", 1, "prepare", worker_id=WORKER, lease_s=90)
+    assert record.resend("job", 1, "prepare", job.publication + 1) is None
+
+
+def test_a_late_renewal_counts_as_long_as_nobody_took_the_job(record):
+    record.bring(Status.QUEUED)
+    record.claim("job", 1, Stage.PREPARE, worker_id=WORKER, lease_s=-100)
+    assert record.renew("job", 1, WORKER, 90) == "ok"
+    assert record.expire(None, 3) == []
+    assert record.renew("job", 1, OTHER, 90) == "lost"
+
+
+def test_the_lease_is_by_the_databases_clock(record):
+    job = record.bring(Status.RUNNING)
+    with record.database.session() as session:
+        now = record.database.now(session)
+    assert 80 < (job.lease_until - now).total_seconds() <= 90
+
+
+def test_a_fenced_attempt_changes_nothing(record, legal_history):
+    record.bring(Status.RUNNING, Stage.TRAIN)
+    assert [job.id for job in record.expire(hours_later(record), 3)] == ["job"]
+    record.send("job", 2, Stage.TRAIN, queue="gpu.cpu", gpu_type="cpu")
+    record.claim("job", 2, Stage.TRAIN, worker_id=OTHER, lease_s=90)
+    before, seen = vars_of(record.job()), kinds_of(record)
+    assert record.renew("job", 1, WORKER, 90) == "lost"
+    assert not record.advance("job", 1, Stage.TRAIN, worker_id=WORKER, values={"adapter_uri": "mine"})
+    assert not record.fail("job", 1, worker_id=WORKER, error=ERROR)
+    assert not record.release("job", 1, worker_id=WORKER, reason=Reason.PREEMPTED)
+    assert not record.cancelled("job", 1, WORKER)
+    assert not record.progress("job", 1, WORKER, {"step": 9})
+    assert not record.metric_points("job", 1, WORKER, [{"step": 9, "train_loss": 1.0}])
+    assert not record.checkpoint("job", 1, WORKER, step=9, uri="u", size_bytes=1, manifest_sha256="0" * 64)
+    assert record.claim("job", 1, Stage.TRAIN, worker_id=WORKER, lease_s=90) is None
+    assert record.send("job", 1, Stage.TRAIN, queue="q") is None
+    assert record.renew("job", 2, WORKER, 90) == "lost"
+    assert (vars_of(record.job()), kinds_of(record)) == (before, seen)
+    assert legal_history(events_of(record)) == []
+
+
+def test_a_lost_worker_costs_an_attempt_and_the_job_goes_to_the_front(record):
+    record.bring(Status.RUNNING, Stage.TRAIN)
+    (job,) = record.expire(hours_later(record), 3, prices={"cpu": 3600})
+    assert (job.status, job.attempt, job.stale_attempts, job.recovered) == (Status.PENDING, 2, 1, True)
+    assert (job.worker_id, job.gpu_type, job.lease_until, job.reason) == (None, None, None, Reason.WORKER_LOST)
+    assert job.cost == pytest.approx(job.gpu_seconds)
+    assert 0 < job.gpu_seconds <= 90
+    lost = row(record, Attempt, ("job", 1))
+    assert (lost.outcome, lost.ended_at is None) == ("lost", False)
+    record.send("job", 2, Stage.TRAIN, queue="gpu.cpu", gpu_type="cpu")
+    assert record.claim("job", 2, Stage.TRAIN, worker_id=OTHER, lease_s=90).recovered is False
+
+
+def test_attempts_without_progress_run_out(record, legal_history):
+    record.bring(Status.RUNNING, Stage.TRAIN)
+    for attempt in (1, 2):
+        record.expire(hours_later(record), 3)
+        record.send("job", attempt + 1, Stage.TRAIN, queue="gpu.cpu", gpu_type="cpu")
+        record.claim("job", attempt + 1, Stage.TRAIN, worker_id=WORKER, lease_s=90)
+    (job,) = record.expire(hours_later(record), 3)
+    assert (job.status, job.attempt) == (Status.FAILED, 3)
+    assert (job.error["code"], job.error["stage"]) == ("worker_lost", "train")
+    assert row(record, Attempt, ("job", 3)).outcome == "failed"
+    assert row(record, Announcement, "job") is not None
+    assert legal_history(events_of(record)) == []
+
+
+def test_a_later_checkpoint_resets_the_count_and_is_where_the_next_attempt_goes_on(record):
+    record.bring(Status.RUNNING, Stage.TRAIN)
+    for attempt in range(1, 6):
+        step = 10 * attempt
+        record.checkpoint("job", attempt, WORKER, step=step, uri=f"u{step}", size_bytes=1, manifest_sha256="0" * 64)
+        (job,) = record.expire(hours_later(record), 2)
+        assert (job.status, job.stale_attempts) == (Status.PENDING, 0)
+        record.send("job", attempt + 1, Stage.TRAIN, queue="gpu.cpu", gpu_type="cpu")
+        job = record.claim("job", attempt + 1, Stage.TRAIN, worker_id=WORKER, lease_s=90)
+        assert (job.resume_step, job.step) == (step, step)
+    with record.database.session() as session:
+        assert [row.step for row in history.resume_candidates(session, "job")] == [50, 40, 30, 20, 10]
+
+
+def test_a_checkpoint_at_the_resume_point_is_no_progress(record):
+    record.bring(Status.RUNNING, Stage.TRAIN)
+    record.checkpoint("job", 1, WORKER, step=10, uri="u", size_bytes=1, manifest_sha256="0" * 64)
+    record.expire(hours_later(record), 3)
+    record.send("job", 2, Stage.TRAIN, queue="gpu.cpu", gpu_type="cpu")
+    record.claim("job", 2, Stage.TRAIN, worker_id=WORKER, lease_s=90)
+    record.checkpoint("job", 2, WORKER, step=10, uri="v", size_bytes=1, manifest_sha256="0" * 64)
+    (job,) = record.expire(hours_later(record), 3)
+    assert job.stale_attempts == 1
+
+
+def test_a_drained_job_pays_no_attempt(record, legal_history):
+    record.bring(Status.RUNNING, Stage.TRAIN)
+    assert record.release("job", 1, worker_id=WORKER, reason=Reason.PREEMPTED, resume_step=40)
+    job = record.job()
+    assert (job.status, job.attempt, job.stale_attempts, job.recovered) == (Status.PENDING, 2, 0, True)
+    assert (job.reason, job.step) == (Reason.PREEMPTED, 40)
+    assert legal_history(events_of(record)) == []
+
+
+def test_a_failure_that_is_tried_again_pays_one(record, legal_history):
+    record.bring(Status.RUNNING, Stage.TRAIN)
+    assert record.release("job", 1, worker_id=WORKER, reason=Reason.RETRYING, error=ERROR)
+    assert (record.job().attempt, record.job().stale_attempts) == (2, 1)
+    assert row(record, Attempt, ("job", 1)).error["message"] == "it broke"
+    assert legal_history(events_of(record)) == []
+
+
+@pytest.mark.parametrize("status", [Status.PENDING, Status.QUEUED])
+@pytest.mark.parametrize("stage", [Stage.PREPARE, Stage.TRAIN])
+def test_a_cancel_of_a_waiting_job_is_final_at_once(record, status, stage, legal_history):
+    record.bring(status, stage)
+    assert record.request_cancel("job") == "cancelled"
+    assert record.job().status is Status.CANCELLED
+    assert record.claim("job", 1, stage, worker_id=WORKER, lease_s=90) is None
+    assert record.send("job", 1, stage, queue="q") is None
+    assert row(record, Announcement, "job") is not None
+    assert record.request_cancel("job") == "final"
+    assert legal_history(events_of(record)) == []
+
+
+@pytest.mark.parametrize("stage", list(Stage))
+def test_a_cancel_of_a_running_job_waits_for_its_process(record, stage, legal_history):
+    record.bring(Status.RUNNING, stage)
+    assert record.request_cancel("job") == "cancelling"
+    assert record.request_cancel("job") == "cancelling"
+    assert (record.job().status, record.job().reason) == (Status.RUNNING, Reason.CANCELLING)
+    assert record.renew("job", 1, WORKER, 90) == "cancel"
+    assert not record.cancelled("job", 1, OTHER)
+    assert record.cancelled("job", 1, WORKER)
+    assert (record.job().status, record.job().reason) == (Status.CANCELLED, Reason.NONE)
+    assert legal_history(events_of(record)) == []
+
+
+@pytest.mark.parametrize("ending", ["advance", "release", "expire"])
+def test_a_cancel_wins_over_every_other_way_out_of_running(record, ending, legal_history):
+    record.bring(Status.RUNNING, Stage.PUBLISH)
+    record.request_cancel("job")
+    if ending == "advance":
+        assert not record.advance("job", 1, Stage.PUBLISH, worker_id=WORKER, values={"adapter": ADAPTER})
+    elif ending == "release":
+        assert record.release("job", 1, worker_id=WORKER, reason=Reason.PREEMPTED)
+    else:
+        assert len(record.expire(hours_later(record), 3)) == 1
+    assert record.job().status is Status.CANCELLED
+    assert row(record, Adapter, "job") is None
+    assert row(record, Announcement, "job") is not None
+    assert legal_history(events_of(record)) == []
+
+
+def test_a_cancel_knows_tenants(record):
+    record.new()
+    with pytest.raises(NotFoundError, match="no job job"):
+        record.request_cancel("job", tenant="other")
+    with pytest.raises(NotFoundError):
+        record.request_cancel("nothing")
+    assert record.request_cancel("job", tenant="acme") == "cancelled"
+
+
+def test_a_failed_job_says_why(record):
+    record.bring(Status.RUNNING, Stage.TRAIN)
+    assert not record.fail("job", 1, worker_id=None, error=ERROR)
+    assert record.fail("job", 1, worker_id=WORKER, error=ERROR)
+    assert record.job().error == {"stage": "train", **ERROR}
+    assert row(record, Attempt, ("job", 1)).outcome == "failed"
+
+
+def test_a_waiting_job_is_failed_by_nobody_in_particular(record):
+    record.bring(Status.QUEUED, Stage.TRAIN)
+    assert not record.fail("job", 1, worker_id=WORKER, error=ERROR)
+    assert record.fail("job", 1, worker_id=None, error=ERROR)
+    assert record.job().status is Status.FAILED
+
+
+def test_an_end_is_announced_by_one(record):
+    record.new()
+    record.request_cancel("job")
+    assert sorted(at_once(4, lambda _: record.announce_claim("job", 30))) == [False, False, False, True]
+    record.announce_done("job")
+    assert not record.announce_claim("job", 30)
+
+
+def test_a_claim_to_announce_runs_out(record):
+    record.new()
+    record.request_cancel("job")
+    assert record.announce_claim("job", -1)
+    assert record.announce_claim("job", 30)
+
+
+def test_measuring_a_completed_job_again_keeps_its_status(record, legal_history):
+    record.bring(Status.RUNNING, Stage.PUBLISH)
+    record.advance(
+        "job", 1, "publish", worker_id=WORKER, values={"summary": {"metrics": {}, "id": "job"}, "adapter": ADAPTER}
+    )
+    assert record.evaluated_again("job", {"metrics": {"tuned": {"bleu": 1.0}}, "warnings": ["new"]})
+    job = record.job()
+    assert (job.status, job.summary["metrics"], job.summary["warnings"]) == (
+        Status.COMPLETED,
+        {"tuned": {"bleu": 1.0}},
+        ["new"],
+    )
+    assert row(record, Adapter, "job").metrics == {"tuned": {"bleu": 1.0}}
+    assert legal_history(events_of(record)) == []
+
+
+def test_only_a_completed_job_is_measured_again(record):
+    record.bring(Status.RUNNING, Stage.EVALUATE)
+    assert not record.evaluated_again("job", {"metrics": {}})
+
+
+def test_why_a_job_waits_is_written_for_pending_ones_only(record):
+    record.new()
+    record.new("second")
+    record.send("second", 1, Stage.PREPARE, queue="prep")
+    record.explain_waits({"job": "2 jobs are ahead", "second": "no"})
+    assert (record.job().wait_reason, record.job("second").wait_reason) == ("2 jobs are ahead", "")
+
+
+OPERATIONS = st.tuples(
+    st.sampled_from(
+        ["send", "claim", "claim", "advance", "advance", "renew", "fail", "release", "retry", "expire", "cancel"]
+        + ["cancelled", "resend", "checkpoint", "progress"]
+    ),
+    st.sampled_from([0, 0, 0, 0, -1, 1]),  # which attempt the caller believes in
+    st.sampled_from([WORKER, WORKER, OTHER]),
+    st.sampled_from([True, True, True, False]),  # whether the caller believes in the right stage
+)
+
+
+class Model:
+    """What the record ought to do, in plain Python."""
+
+    def __init__(self):
+        self.status, self.stage, self.attempt, self.stale = "pending", 0, 1, 0
+        self.worker, self.cancel, self.resume, self.saved = None, False, 0, 0
+        self.steps = {}
+
+    def expect(self, verb, attempt, worker, stage):
+        ours = self.status == "running" and attempt == self.attempt and worker == self.worker
+        there = attempt == self.attempt and stage == self.stage
+        match verb:
+            case "send" if there and self.status == "pending":
+                self.status = "queued"
+                return True
+            case "claim" if there and self.status == "queued":
+                self.status, self.worker = "running", worker
+                if self.stage == 1:
+                    self.resume = self.saved
+                return True
+            case "advance" if ours and there and not self.cancel:
+                self.stale = 0
+                self.status = ["pending", "queued", "queued", "completed"][self.stage]
+                self.stage = min(3, self.stage + 1)
+                return True
+            case "advance" if ours and there:
+                self.status = "cancelled"
+                return False
+            case "renew":
+                return ("cancel" if self.cancel else "ok") if ours else "lost"
+            case "fail" | "cancelled" if ours:
+                self.status = "failed" if verb == "fail" else "cancelled"
+                return True
+            case "release" | "retry" if ours:
+                self._again(1 if verb == "retry" else 0)
+                return True
+            case "expire":
+                if self.status != "running":
+                    return False
+                if not self.cancel and self._stale() >= 3:
+                    self.status = "failed"
+                else:
+                    self._again(1)
+                return True
+            case "cancel":
+                if self.status in ("pending", "queued"):
+                    self.status = "cancelled"
+                    return "cancelled"
+                if self.status == "running":
+                    self.cancel = True
+                    return "cancelling"
+                return "final"
+            case "checkpoint" if ours:
+                self.steps.setdefault(self.attempt, []).append(self.saved + 1)
+                return True
+            case "progress" if ours:
+                return True
+            case "resend" if there and self.status == "queued":
+                return True
+        return False
+
+    def _stale(self):
+        further = self.stage == 1 and max(self.steps.get(self.attempt, [0])) > self.resume
+        return 0 if further else self.stale + 1
+
+    def _again(self, paid):
+        if self.cancel:
+            self.status = "cancelled"
+            return
+        if paid:
+            self.stale = self._stale()
+        self.saved = max([self.saved, *self.steps.get(self.attempt, [])])
+        self.status, self.attempt = "pending", self.attempt + 1
+
+
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], derandomize=True)
+@given(operations=st.lists(OPERATIONS, min_size=5, max_size=30))
+def test_whatever_anybody_tries_the_record_does_what_the_model_says(record, legal_history, operations):
+    job_id, model, stages = uuid.uuid4().hex, Model(), list(Stage)
+    record.new(job_id)
+    for verb, believed, worker, right in operations:
+        attempt = max(1, model.attempt + believed)
+        stage = model.stage if right else (model.stage + 1) % 4
+        saved = model.saved + 1
+        expected = model.expect(verb, attempt, worker, stage)
+        assert _try(record, verb, job_id, attempt, worker, stages[stage], saved) == expected, verb
+        job = record.job(job_id)
+        assert (job.status, job.stage, job.attempt, job.stale_attempts) == (
+            model.status,
+            stages[model.stage],
+            model.attempt,
+            model.stale,
+        ), verb
+    assert legal_history(events_of(record, job_id)) == []
+    assert (row(record, Announcement, job_id) is not None) == record.job(job_id).status.final
+    if not record.job(job_id).status.final:
+        record.request_cancel(job_id)
+        record.expire(hours_later(record), 3)
+
+
+def _try(record, verb, job_id, attempt, worker, stage, saved):
+    match verb:
+        case "send":
+            return record.send(job_id, attempt, stage, queue="q", gpu_type="cpu") is not None
+        case "resend":
+            return record.resend(job_id, attempt, stage, record.job(job_id).publication) is not None
+        case "claim":
+            return record.claim(job_id, attempt, stage, worker_id=worker, lease_s=90) is not None
+        case "advance":
+            return record.advance(job_id, attempt, stage, worker_id=worker, values={})
+        case "renew":
+            return record.renew(job_id, attempt, worker, 90)
+        case "fail":
+            return record.fail(job_id, attempt, worker_id=worker, error=ERROR)
+        case "release":
+            return record.release(job_id, attempt, worker_id=worker, reason=Reason.PREEMPTED)
+        case "retry":
+            return record.release(job_id, attempt, worker_id=worker, reason=Reason.RETRYING, error=ERROR)
+        case "expire":
+            return [job.id for job in record.expire(hours_later(record), 3)] == [job_id]
+        case "cancel":
+            return record.request_cancel(job_id)
+        case "cancelled":
+            return record.cancelled(job_id, attempt, worker)
+        case "checkpoint":
+            fields = {"uri": "u", "size_bytes": 1, "manifest_sha256": "0" * 64}
+            return record.checkpoint(job_id, attempt, worker, step=saved, **fields)
+        case "progress":
+            return record.progress(job_id, attempt, worker, {"loss": 1.0})
+
+
+def at_once(count, work):
+    """Run ``work(n)`` on threads that start together; their results in order."""
+    barrier, results = threading.Barrier(count), [None] * count
+
+    def run(number):
+        barrier.wait()
+        results[number] = work(number)
+
+    threads = [threading.Thread(target=run, args=(number,)) for number in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    return results
+
+
+def vars_of(job):
+    return {column.key: getattr(job, column.key) for column in Job.__table__.columns if column.key != "user_name"}

@@ -1,0 +1,216 @@
+"""What is special about the TRL engine: families, options, the loss over a window, packing, trackers."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from celora.settings.errors import SettingsError
+from celora.tuning.engine import train
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning"),  # PEFT asks by the old name
+]
+
+
+def run(request, record):
+    return train(request, record, record.stop)
+
+
+def losses(record):
+    return [event["loss"] for event in record.of("progress")]
+
+
+def same_curve(one, other, tolerance=1e-5):
+    assert losses(one) == pytest.approx(losses(other), abs=tolerance)
+
+
+SIZES = {
+    "vocab_size": 96,
+    "hidden_size": 64,
+    "intermediate_size": 128,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 128,
+    "pad_token_id": 0,
+    "eos_token_id": 1,
+}
+
+
+def family(name):
+    from transformers import GemmaConfig, LlamaConfig, MistralConfig, Phi3Config, Qwen2Config
+
+    match name:
+        case "llama":
+            return LlamaConfig(**SIZES)
+        case "qwen2":
+            return Qwen2Config(**SIZES)
+        case "mistral":
+            return MistralConfig(**SIZES)
+        case "gemma":
+            return GemmaConfig(**SIZES, head_dim=16)
+        case _:
+            return Phi3Config(**SIZES)
+
+
+@pytest.mark.parametrize("quantization", ["none", "nf4"])
+@pytest.mark.parametrize("name", ["llama", "qwen2", "mistral", "gemma", "phi3"])
+def test_each_family_trains_and_its_adapter_loads_with_plain_peft(
+    make_base, make_prepared, make_request, recorder, *, name, quantization
+):
+    import torch
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    base = make_base(family(name), name)
+    record = recorder()
+    request = make_request(base=base, prepared=make_prepared(base), max_steps=2, quantization=quantization)
+    result = run(request, record)
+    assert result.steps == 2
+    assert result.unquantized_layers == []
+    config = json.loads((Path(result.adapter_dir) / "adapter_config.json").read_text())
+    assert ("qkv_proj" in config["target_modules"]) is (name == "phi3")
+    plain = AutoModelForCausalLM.from_pretrained(base.source)
+    inputs = torch.arange(3, 13)[None]
+    with torch.no_grad():
+        before = plain(input_ids=inputs).logits
+        after = PeftModel.from_pretrained(plain, result.adapter_dir)(input_ids=inputs).logits
+    assert torch.isfinite(after).all()
+    assert (after - before).abs().max() > 0
+
+
+@pytest.mark.parametrize("options", [{"dora": True}, {"rslora": True}, {"dora": True, "quantization": "nf4"}])
+def test_variants_of_lora_learn(make_request, recorder, options):
+    record = recorder()
+    run(make_request(epochs=6, learning_rate=1e-2, **options), record)
+    assert losses(record)[-1] < losses(record)[0] - 0.1
+
+
+def test_the_quantized_base_is_frozen_and_only_the_adapter_is_trained(make_request, recorder, monkeypatch):
+    import torch
+
+    from celora.tuning import sft
+
+    seen, real = [], sft.SftEngine.run
+
+    def watched(engine, *args):
+        frozen = {name: p.detach().clone() for name, p in engine.model.named_parameters() if not p.requires_grad}
+        seen.append({p.dtype for p in engine.model.parameters() if p.requires_grad})
+        real(engine, *args)
+        seen.append(all(torch.equal(p, frozen[n]) for n, p in engine.model.named_parameters() if n in frozen))
+
+    monkeypatch.setattr(sft.SftEngine, "run", watched)
+    run(make_request(max_steps=6, eval_steps=2, quantization="nf4"), recorder())
+    assert seen == [{torch.float32}, True]  # TRL casts the adapter of a quantized base to bf16; ours stays
+
+
+@pytest.mark.parametrize(("micro_batch", "accumulation"), [(4, 1), (1, 4)])
+def test_accumulation_normalises_by_the_trained_tokens_of_the_whole_window(
+    make_request, recorder, micro_batch, accumulation
+):
+    one, other = recorder(), recorder()
+    run(make_request(out="one", dropout=0, micro_batch=2, accumulation=2), one)
+    run(make_request(out="other", dropout=0, micro_batch=micro_batch, accumulation=accumulation), other)
+    same_curve(one, other)
+    norms = [[event["grad_norm"] for event in record.of("progress")] for record in (one, other)]
+    assert norms[0] == pytest.approx(norms[1], abs=1e-4)
+
+
+def test_gradient_checkpointing_does_not_change_the_run(make_request, recorder):
+    one, other = recorder(), recorder()
+    run(make_request(out="one", dropout=0.1), one)
+    run(make_request(out="other", dropout=0.1, gradient_checkpointing=True), other)
+    same_curve(one, other)
+
+
+def test_gradients_are_clipped_to_the_set_norm(make_request, recorder):
+    free, tight = recorder(), recorder()
+    run(make_request(out="free", max_grad_norm=100.0, max_steps=3), free)
+    run(make_request(out="tight", max_grad_norm=1e-6, max_steps=3), tight)
+    assert tight.of("progress")[0]["grad_norm"] == pytest.approx(free.of("progress")[0]["grad_norm"])
+    moved = [losses(record)[2] - losses(record)[1] for record in (free, tight)]
+    assert moved[0] != moved[1]
+
+
+@pytest.mark.parametrize(
+    ("schedule", "warmup", "expected"),
+    [
+        ("constant", 2, [0.0, 0.5, 1.0, 1.0, 1.0]),
+        ("linear", 0, [1.0, 0.8, 0.6, 0.4, 0.2]),
+        ("cosine", 1, [0.0, 1.0, 0.853553, 0.5, 0.146447]),
+    ],
+)
+def test_the_learning_rate_follows_its_schedule(make_request, recorder, schedule, warmup, expected):
+    record = recorder()
+    run(make_request(max_steps=5, schedule=schedule, warmup_steps=warmup, learning_rate=0.01), record)
+    rates = [event["learning_rate"] / 0.01 for event in record.of("progress")]
+    assert rates == pytest.approx(expected, abs=1e-5)
+
+
+def test_a_packed_run_trains_on_the_same_tokens_in_fewer_sequences(make_request, recorder):
+    plain, packed = recorder(), recorder()
+    run(make_request(out="plain", epochs=1), plain)
+    run(make_request(out="packed", epochs=1, packing=True, micro_batch=1, accumulation=1), packed)
+    assert plain.of("progress")[-1]["tokens"] == packed.of("progress")[-1]["tokens"] == 250
+    assert packed.of("started")[0]["planned_steps"] == 5  # 22 rows, 250 tokens, in sequences of at most 64
+
+
+def test_packing_is_refused_where_the_model_lets_rows_see_each_other(make_request, recorder, monkeypatch):
+    from celora.tuning import sft
+
+    monkeypatch.setattr(sft, "isolated", lambda *_: False)
+    with pytest.raises(SettingsError, match=r"packing: this base \(llama, attention sdpa\) lets packed rows see"):
+        run(make_request(packing=True), recorder())
+
+
+def test_bf16_compute_keeps_an_fp32_adapter_and_an_eval_loss_that_plain_peft_has(make_request, recorder, tiny_base):
+    import torch
+    from peft import PeftModel
+    from safetensors.torch import load_file
+    from transformers import AutoModelForCausalLM
+
+    from celora.tuning.loss import eval_loss
+    from celora.tuning.prepared import PreparedSet
+
+    request = make_request(max_steps=4, compute_dtype="bfloat16")
+    result = run(request, recorder())
+    tensors = load_file(Path(result.adapter_dir) / "adapter_model.safetensors")
+    assert {tensor.dtype for tensor in tensors.values()} == {torch.float32}
+    plain = AutoModelForCausalLM.from_pretrained(tiny_base.source, dtype=torch.bfloat16)
+    tuned = PeftModel.from_pretrained(plain, result.adapter_dir)
+    held_out = PreparedSet.load(Path(request.prepared_dir), "eval")
+    assert eval_loss(tuned, held_out, 2, 0, "cpu") == pytest.approx(result.eval_loss, abs=5e-3)
+
+
+def test_tensorboard_gets_the_curve(make_request, recorder, monkeypatch):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    monkeypatch.setattr(os, "environ", dict(os.environ))
+    record, request = recorder(), make_request(max_steps=4, report_to=["tensorboard"])
+    run(request, record)
+    events = EventAccumulator(str(Path(request.out_dir) / "trackers" / "tensorboard"))
+    events.Reload()
+    logged = [point.value for point in events.Scalars("train/loss")]
+    assert logged == pytest.approx(losses(record), abs=1e-6)
+    assert len(events.Scalars("eval/loss")) == 4
+
+
+def test_wandb_gets_the_curve_offline(make_request, recorder, monkeypatch, tmp_path):
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    for name in ("WANDB_DIR", "WANDB_PROJECT", "WANDB_RUN_ID", "WANDB_RESUME"):
+        monkeypatch.delenv(name, raising=False)
+    record, request = recorder(), make_request(max_steps=3, report_to=["wandb"])
+    try:
+        run(request, record)
+    finally:
+        for name in ("WANDB_DIR", "WANDB_PROJECT", "WANDB_RUN_ID", "WANDB_RESUME"):
+            os.environ.pop(name, None)
+    logs = list((Path(request.out_dir) / "trackers" / "wandb").glob("offline-run-*-job/run-job.wandb"))
+    assert len(logs) == 1
+    content = logs[0].read_bytes()
+    assert b"train/loss" in content
+    assert b"eval/loss" in content
