@@ -43,12 +43,18 @@ class Curve:
     """What one run gave."""
 
     losses: list[float] = field(default_factory=list)
-    ends: list[float] = field(default_factory=list)
+    ends: list[tuple[float, float]] = field(default_factory=list)
     adapter: dict[str, torch.Tensor] = field(default_factory=dict)
 
-    def seconds(self) -> list[float]:
-        """Of each step that counts."""
-        return [after - before for before, after in zip(self.ends[SKIPPED:], self.ends[SKIPPED + 1 :], strict=False)]
+    def step(self, loss: float) -> None:
+        """One optimizer step is done."""
+        self.losses.append(loss)
+        self.ends.append((time.perf_counter(), time.process_time()))
+
+    def median_s(self, clock: int) -> float:
+        """Seconds of a step: wall (0) or CPU (1)."""
+        ends = [end[clock] for end in self.ends[SKIPPED:]]
+        return statistics.median(after - before for before, after in zip(ends, ends[1:], strict=False))
 
 
 @dataclass
@@ -116,8 +122,7 @@ def ours(bench: Bench) -> Curve:
 
     def emit(event: str, **fields: Any) -> None:
         if event == "progress":
-            curve.losses.append(fields["loss"])
-            curve.ends.append(time.perf_counter())
+            curve.step(fields["loss"])
 
     out = Path(tempfile.mkdtemp(dir=bench.scratch))
     request = TrainRequest(
@@ -152,8 +157,7 @@ def plain_trl(bench: Bench) -> Curve:
         def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
             del args, state, control
             if logs and "loss" in logs:
-                curve.losses.append(logs["loss"])
-                curve.ends.append(time.perf_counter())
+                curve.step(logs["loss"])
 
     rows = [
         {"input_ids": tokens.tolist(), "labels": np.where(mask != 0, tokens, -100).tolist()}
@@ -229,8 +233,7 @@ def bare_loop(bench: Bench) -> Curve:
         optimizer.step()
         schedule.step()
         optimizer.zero_grad()
-        curve.losses.append(total)
-        curve.ends.append(time.perf_counter())
+        curve.step(total)
     curve.adapter = get_peft_model_state_dict(model, save_embedding_layers=False)
     return curve
 
@@ -261,8 +264,7 @@ def compare(bench: Bench, rounds: int) -> dict[str, Any]:
     for number in range(rounds):
         for name in names[number % 3 :] + names[: number % 3]:
             curves[name].append(RUNS[name](bench))
-    medians = {name: [statistics.median(curve.seconds()) for curve in runs] for name, runs in curves.items()}
-    speed = {name: tokens / statistics.median(seconds) for name, seconds in medians.items()}
+    wall, cpu = ({name: [curve.median_s(clock) for curve in curves[name]] for name in names} for clock in (0, 1))
     first = {name: runs[0] for name, runs in curves.items()}
     return {
         "steps": bench.steps,
@@ -272,9 +274,12 @@ def compare(bench: Bench, rounds: int) -> dict[str, Any]:
         "loss_last": first["celora"].losses[-1],
         "celora_against_trl": differences(first["celora"], first["trl"]),
         "celora_against_bare": differences(first["celora"], first["bare"]),
-        "tokens_per_s": {name: round(value, 1) for name, value in speed.items()},
-        "speed_against_trl": paired(medians["trl"], medians["celora"]),
-        "speed_against_bare": paired(medians["bare"], medians["celora"]),
+        "tokens_per_s": {name: round(tokens / statistics.median(wall[name]), 1) for name in names},
+        "tokens_per_cpu_s": {name: round(tokens / statistics.median(cpu[name]), 1) for name in names},
+        "speed_against_trl": paired(wall["trl"], wall["celora"]),
+        "speed_against_bare": paired(wall["bare"], wall["celora"]),
+        "cpu_speed_against_trl": paired(cpu["trl"], cpu["celora"]),
+        "cpu_speed_against_bare": paired(cpu["bare"], cpu["celora"]),
     }
 
 
@@ -304,9 +309,9 @@ def random_base(folder: Path, vocabulary: int, hidden: int, layers: int) -> Path
     )
     LlamaForCausalLM(config).save_pretrained(folder)
     words = {"<pad>": 0, "<eos>": 1, "<unk>": 2, **{f"w{i}": i for i in range(3, vocabulary)}}
-    tokenizer = Tokenizer(models.WordLevel(words, unk_token="<unk>"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     special = {"pad_token": "<pad>", "eos_token": "<eos>", "unk_token": "<unk>"}
+    tokenizer = Tokenizer(models.WordLevel(words, unk_token=special["unk_token"]))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     PreTrainedTokenizerFast(tokenizer_object=tokenizer, **special).save_pretrained(folder)
     return folder
 

@@ -18,6 +18,7 @@ from ..models.states import Status
 from ..settings.errors import DataError, SettingsError
 from ..settings.settings import get_settings
 from ..storage.artifacts import Artifacts
+from ..tuning import formats
 from ..tuning.recipe import Recipe
 from .jobs import told_outcome
 from .output import print_json, progress_console
@@ -26,6 +27,9 @@ from .watch import follow
 
 REPEATED = ("eval_dataset", "metadata", "metrics", "target_modules", "report_to")
 """Fields that hold several values: their option may be given several times."""
+
+CHECKED_BYTES = 64 * 2**20
+"""Up to this size a dataset is read before it is submitted."""
 
 Fields = dict[str, Any]
 
@@ -144,13 +148,25 @@ def _imported(fields: Fields) -> Fields:
     held_out = {"": given} if isinstance(given, str) else given
     sources = [str(fields["dataset"]), *map(str, held_out.values())]
     for source in sources:
-        if "://" not in source and not Path(source).is_file():
-            raise DataError(f"the dataset {source} is no file here.", hint="Give the path of a .jsonl file.")
+        if "://" not in source:
+            _check(Path(source))
     artifacts = Artifacts(get_settings().artifacts)
     uris = {source: source if "://" in source else artifacts.import_dataset(Path(source))[1] for source in sources}
     placed = {name: uris[str(source)] for name, source in held_out.items()}
     changed = {"dataset": uris[str(fields["dataset"])]}
     return {**fields, **changed, **({"eval_dataset": placed.get("", placed)} if placed else {})}
+
+
+def _check(path: Path) -> None:
+    """Refuse a file with a bad line here, under its own name; a large one is left to ``prepare``, which reads it anyway.
+
+    Raises:
+        DataError: It is missing, has bad lines, or no rows.
+    """
+    if not path.is_file():
+        raise DataError(f"the dataset {path} is no file here.", hint="Give the path of a .jsonl file.")
+    if path.stat().st_size <= CHECKED_BYTES:
+        formats.require_good(formats.read(path))
 
 
 def _command() -> Callable[..., None]:

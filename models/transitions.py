@@ -280,7 +280,7 @@ def release(
     attempt: int,
     *,
     worker_id: str,
-    reason: Reason,
+    reason: Reason | str,
     resume_step: int | None = None,
     error: dict[str, Any] | None = None,
     price_per_hour: float = 0.0,
@@ -297,7 +297,7 @@ def release(
         end(session, job, Status.CANCELLED, price_per_hour=price_per_hour)
         return True
     seconds = charge(job, price_per_hour)
-    data = {"stage": job.stage.value, "seconds": seconds, "reason": reason.value, "resume_step": resume_step}
+    data = {"stage": job.stage.value, "seconds": seconds, "reason": Reason(reason).value, "resume_step": resume_step}
     if error is None:
         event(session, job_id, attempt, "info", "released", f"{job.stage} given back: {reason}", data)
     else:
@@ -307,7 +307,7 @@ def release(
     if resume_step is not None:
         job.step = resume_step
     close_attempt(session, job, "released" if error is None else "failed", error)
-    again(job, reason)
+    again(job, Reason(reason))
     session.flush()
     return True
 

@@ -1,21 +1,32 @@
-"""Artifacts below one fsspec root: a folder counts once its manifest is there, and the manifest is uploaded last."""
+"""Artifacts below one fsspec root: a folder counts once its manifest is there, and the manifest is uploaded last.
+
+Nothing here relies on a rename on an object store. On a local root a folder is copied aside, flushed and renamed, so
+that no reader ever sees half of one. Every URI must lie below the root, whoever wrote it.
+"""
 
 import errno
 import hashlib
+import json
+import os
 import shutil
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Callable, Generator
+from contextlib import contextmanager, suppress
+from pathlib import Path, PurePosixPath
 from typing import Any
 
-import fsspec
+import fsspec  # pyright: ignore[reportMissingTypeStubs]
 
-from ..settings.errors import DiskFullError, StorageError, UnavailableError
+from ..settings.errors import CeloraError, DataError, DiskFullError, SettingsError, StorageError, UnavailableError
 from .manifest import MANIFEST, files_below, verify_manifest
 
-_CHUNK_BYTES = 1 << 20
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+CHUNK_BYTES = 1 << 20
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+EXTRAS = {"s3": "celora[s3]", "s3a": "celora[s3]", "gs": "gcsfs", "gcs": "gcsfs", "az": "adlfs", "abfs": "adlfs"}
+"""What to install for a protocol."""
+
+OnBytes = Callable[[int], None]
+"""Called with the number of bytes that were just read or written."""
 
 
 class Artifacts:
@@ -25,116 +36,254 @@ class Artifacts:
         root: An fsspec URL: ``file:///…``, ``s3://bucket/prefix``, ``memory://…``.
 
     Raises:
+        SettingsError: Nothing speaks its protocol.
         UnavailableError: The part that speaks its protocol is not installed.
     """
 
     def __init__(self, root: str) -> None:
         self.root = root.rstrip("/")
-        self._protocol = self.root.split("://", 1)[0] if "://" in self.root else "file"
+        protocol = self.root.split("://", 1)[0] if "://" in self.root else "file"
+        self._local = protocol == "file"
         try:
-            self._files: Any = fsspec.filesystem(self._protocol)  # pyright: ignore[reportUnknownMemberType]
-        except (ImportError, ValueError) as error:
+            self._files: Any = fsspec.filesystem(protocol)  # pyright: ignore[reportUnknownMemberType]
+        except ImportError as error:
             raise UnavailableError(
                 f"artifacts at {self.root} need a part that is not installed ({error}).",
-                hint="Run `pip install 'celora[s3]'`, or set CELORA_ARTIFACT_ROOT to a file:// URL.",
+                hint=f'Run `pip install "{EXTRAS.get(protocol, protocol)}"`, or set CELORA_ARTIFACT_ROOT to a folder.',
+            ) from error
+        except ValueError as error:
+            raise SettingsError(
+                f"artifacts can't live at {self.root}: {error}.",
+                hint="Set CELORA_ARTIFACT_ROOT to file:///a/folder or s3://bucket/prefix.",
             ) from error
 
     def uri(self, *names: str) -> str:
-        """The URI of something below the root."""
-        return "/".join((self.root, *names))
+        """The URI of something below the root.
+
+        Raises:
+            StorageError: The names lead out of the root.
+        """
+        return self._inside("/".join((self.root, *names)))
 
     def local_path(self, uri: str) -> Path | None:
-        """The path of a local artifact, so that a reader may skip the copy; None for a remote one."""
-        return Path(uri.removeprefix("file://")) if self._protocol == "file" else None
+        """The path of an artifact on a local root, so that a reader may skip the copy; None on a remote one.
+
+        Raises:
+            StorageError: The URI does not lie below the root.
+        """
+        inside = self._inside(uri)
+        return Path(inside.removeprefix("file://")) if self._local else None
+
+    def exists(self, uri: str) -> bool:
+        """Whether a file or folder is there."""
+        with self._translated(uri):
+            return bool(self._files.exists(uri))
+
+    def committed(self, uri: str) -> bool:
+        """Whether a folder is there as a whole, which its manifest says."""
+        return self.exists(f"{uri}/{MANIFEST}")
+
+    def list_files(self, uri: str) -> list[str]:
+        """Every file below a folder as a sorted relative path; none where there is no folder."""
+        with self._translated(uri):
+            base = str(self._files._strip_protocol(uri)).rstrip("/") + "/"  # noqa: SLF001  (fsspec's way to compare paths)
+            return sorted(str(path).removeprefix(base) for path in self._files.find(uri))
+
+    def size_bytes(self, uri: str) -> int:
+        """The size of a file, or of all files of a folder."""
+        with self._translated(uri):
+            return int(self._files.du(uri))
+
+    def read_bytes(self, uri: str) -> bytes:
+        """The content of one file."""
+        with self._translated(uri):
+            return bytes(self._files.cat_file(uri))
+
+    def read_json(self, uri: str) -> Any:
+        """The content of one JSON file.
+
+        Raises:
+            StorageError: It is not there, or no JSON.
+        """
+        try:
+            return json.loads(self.read_bytes(uri))
+        except ValueError as error:
+            raise StorageError(f"{uri} is no JSON ({error}).") from error
+
+    def put_file(self, path: Path, uri: str) -> None:
+        """Upload one file; no reader sees half of it."""
+        with self._translated(uri, need=lambda: path.stat().st_size):
+            target = self.local_path(uri)
+            if target is None:
+                self._files.put_file(str(path), uri)
+            else:
+                with _staged(target) as staged:
+                    _copy(path, staged)
+
+    def get_file(self, uri: str, path: Path) -> None:
+        """Download one file; no reader sees half of it."""
+        with self._translated(uri), _staged(path) as staged:
+            self._files.get_file(uri, str(staged))
 
     def put_folder(self, folder: Path, uri: str) -> None:
-        """Upload a folder that has a manifest, replacing what stood there."""
+        """Upload a folder that has a manifest, replacing what stood there.
+
+        Raises:
+            StorageError: The folder is not what its manifest says, or the root can't be written to.
+        """
         verify_manifest(folder)
-        target = self.local_path(uri)
-        with _translated(uri):
+        names = [*files_below(folder), MANIFEST]
+        with self._translated(uri, need=lambda: sum((folder / name).stat().st_size for name in names)):
+            target = self.local_path(uri)
             if target is not None:
-                _copy_folder(folder, target)
+                with _staged(target) as staged:
+                    for name in names:
+                        (staged / name).parent.mkdir(parents=True, exist_ok=True)
+                        _copy(folder / name, staged / name)
                 return
-            if self._files.exists(uri):
-                self._files.rm(uri, recursive=True)
-            for name in (*files_below(folder), MANIFEST):
+            self._remove(uri)
+            for name in names:
                 self._files.put_file(str(folder / name), f"{uri}/{name}")
 
-    def get_folder(self, uri: str, folder: Path) -> dict[str, Any]:
-        """Download a folder and verify it; returns its manifest.
+    def get_folder(self, uri: str, folder: Path, on_bytes: OnBytes | None = None) -> dict[str, Any]:
+        """Download what a folder's manifest names, verify it, and return the manifest.
 
         Raises:
             StorageError: It is not there, was never finished, or is not what its manifest says.
         """
-        with _translated(uri):
-            if not self._files.exists(f"{uri}/{MANIFEST}"):
-                raise StorageError(f"{uri} was never finished, or is gone.")
-            folder.parent.mkdir(parents=True, exist_ok=True)
-            self._files.get(f"{uri}/", f"{folder}/", recursive=True)
+        if not self.committed(uri):
+            raise StorageError(f"{uri} was never finished, or is gone.")
+        manifest: dict[str, Any] = self.read_json(f"{uri}/{MANIFEST}")
+        sizes = {str(entry["name"]): int(entry["size_bytes"]) for entry in manifest["files"]}
+        for name in (*sizes, MANIFEST):
+            source = self._inside(f"{uri}/{name}")
+            self.get_file(source, folder / name)
+            if on_bytes is not None:
+                on_bytes(sizes.get(name, 0))
         return verify_manifest(folder)
 
-    def put_file(self, path: Path, uri: str) -> None:
-        """Upload one file."""
-        with _translated(uri):
-            self._files.makedirs(uri.rsplit("/", 1)[0], exist_ok=True)
-            self._files.put_file(str(path), uri)
-
-    def get_file(self, uri: str, path: Path) -> None:
-        """Download one file."""
-        with _translated(uri):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._files.get_file(uri, str(path))
+    def remove(self, uri: str) -> None:
+        """Remove a file or a folder, the manifest first; nothing happens where nothing is."""
+        with self._translated(uri):
+            self._remove(uri)
 
     def import_dataset(self, path: Path) -> tuple[str, str]:
-        """Take a copy of a dataset, named by its content.
+        """Take a copy of a dataset, named by its content; the same content twice is one copy.
+
+        The content is hashed while it is copied, so that the name fits whatever happens to the file meanwhile.
 
         Returns:
             Its SHA-256 in hex, and its URI.
+
+        Raises:
+            DataError: There is no such file, or it can't be read.
         """
+        incoming = self.uri("datasets", f".incoming-{uuid.uuid4().hex}")
+        with self._translated(incoming, need=lambda: path.stat().st_size):
+            try:
+                digest = self._copy_in(path, incoming)
+                name = "data.jsonl.gz" if path.suffix == ".gz" else "data.jsonl"
+                uri = self.uri("datasets", digest, name)
+                if not self._files.exists(uri):
+                    self._files.makedirs(uri.rsplit("/", 1)[0], exist_ok=True)
+                    self._files.mv(incoming, uri)
+            finally:
+                with suppress(FileNotFoundError):
+                    self._files.rm_file(incoming)
+        return digest, uri
+
+    def _copy_in(self, path: Path, uri: str) -> str:
+        try:
+            source = path.open("rb")
+        except OSError as error:
+            raise DataError(
+                f"the dataset {path} can't be read: {error.strerror}.", hint="Give the path of a file that is there."
+            ) from error
         digest = hashlib.sha256()
-        with path.open("rb") as file:
-            while chunk := file.read(_CHUNK_BYTES):
+        self._files.makedirs(uri.rsplit("/", 1)[0], exist_ok=True)
+        with source, self._files.open(uri, "wb") as target:
+            while chunk := source.read(CHUNK_BYTES):
                 digest.update(chunk)
-        name = "data.jsonl.gz" if path.suffix == ".gz" else "data.jsonl"
-        uri = self.uri("datasets", digest.hexdigest(), name)
-        if not self.exists(uri):
-            self.put_file(path, uri)
-        return digest.hexdigest(), uri
+                target.write(chunk)
+            if self._local:
+                target.flush()
+                os.fsync(target.fileno())
+        return digest.hexdigest()
 
-    def exists(self, uri: str) -> bool:
-        """Whether something is there."""
-        with _translated(uri):
-            return bool(self._files.exists(uri))
-
-    def size_bytes(self, uri: str) -> int:
-        """The size of a file, or of all files of a folder."""
-        with _translated(uri):
-            return int(self._files.du(uri))
-
-    def remove(self, uri: str) -> None:
-        """Remove a file or a folder."""
-        with _translated(uri):
+    def _remove(self, uri: str) -> None:
+        with suppress(FileNotFoundError, NotADirectoryError):
+            self._files.rm_file(f"{uri}/{MANIFEST}")
+        with suppress(FileNotFoundError):
             self._files.rm(uri, recursive=True)
 
+    def _inside(self, uri: str) -> str:
+        below = uri.removeprefix(self.root + "/")
+        if below == uri or ".." in PurePosixPath(below).parts or "\x00" in below:
+            raise StorageError(f"{uri!r} does not lie below the artifact root {self.root}.")
+        return uri
 
-def _copy_folder(folder: Path, target: Path) -> None:
-    staged = target.with_name(f".{target.name}-{uuid.uuid4().hex[:8]}")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        shutil.copytree(folder, staged)
-        verify_manifest(staged)
-        if target.exists():
-            shutil.rmtree(target)
-        staged.rename(target)
-    finally:
-        shutil.rmtree(staged, ignore_errors=True)
+    @contextmanager
+    def _translated(self, uri: str, need: Callable[[], int] | None = None) -> Generator[None]:
+        self._inside(uri)
+        self._files.invalidate_cache()  # other processes write here too
+        try:
+            yield
+        except CeloraError:
+            raise
+        except FileNotFoundError as error:
+            raise StorageError(f"{uri} is not there ({error.filename or error}).") from error
+        except Exception as error:
+            if isinstance(error, OSError) and error.errno in FULL:
+                raise self._full(uri, need) from error
+            if self._local and not isinstance(error, OSError):
+                raise
+            # An object store's library raises errors of its own.
+            hint = "Look at CELORA_ARTIFACT_ROOT and at its credentials." if not self._local else ""
+            raise StorageError(f"{uri} can't be reached: {error}.", hint=hint) from error
+
+    def _full(self, uri: str, need: Callable[[], int] | None) -> DiskFullError:
+        wanted = f", {_mib(need())} needed" if need else ""
+        path = self.local_path(uri)
+        if path is None:
+            return DiskFullError(f"no space left for {uri}{wanted}.", hint="Free space there.")
+        there = next(folder for folder in path.parents if folder.exists())
+        free = shutil.disk_usage(there).free
+        return DiskFullError(
+            f"no space left for {path}{wanted}, {_mib(free)} free.",
+            hint=f"Free space below {there}, or set CELORA_ARTIFACT_ROOT to another place.",
+        )
 
 
 @contextmanager
-def _translated(uri: str) -> Iterator[None]:
+def _staged(target: Path) -> Generator[Path]:
+    """A name beside the target to write to; what was written there replaces the target at the end, or is removed."""
+    staged = target.with_name(f".{target.name}-{uuid.uuid4().hex[:8]}")
+    target.parent.mkdir(parents=True, exist_ok=True)
     try:
-        yield
-    except OSError as error:
-        if error.errno in _FULL:
-            raise DiskFullError(f"no space left for {uri}.", hint="Free some space there.") from error
-        raise StorageError(f"{uri} cannot be reached: {error}.", hint="Look at CELORA_ARTIFACT_ROOT.") from error
+        yield staged
+        if staged.is_dir() and target.exists():
+            shutil.rmtree(target)
+        staged.replace(target)
+        _flush(target.parent)
+    finally:
+        if staged.is_dir():
+            shutil.rmtree(staged)
+        else:
+            staged.unlink(missing_ok=True)
+
+
+def _copy(source: Path, target: Path) -> None:
+    shutil.copyfile(source, target)
+    _flush(target)
+
+
+def _flush(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _mib(count: int) -> str:
+    return f"{count / 2**20:.1f} MiB"

@@ -152,6 +152,18 @@ def test_a_dataset_that_is_no_file_is_refused(celora):
     assert jobs() == 0
 
 
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [("", "bad.jsonl holds no rows"), ('{"prompt": "x"\n', "bad.jsonl has 1 bad line of 1: line 1, column 15")],
+)
+def test_a_bad_dataset_is_refused_by_its_own_name_and_nothing_is_written(celora, content, sentence):
+    Path("bad.jsonl").write_text(content)
+    result = celora("submit", *BASE, "--dataset", "bad.jsonl")
+    assert result.exit_code == 65
+    assert sentence in result.stderr
+    assert jobs() == 0
+
+
 def test_a_job_file_that_is_no_yaml_is_refused_with_its_line(celora):
     Path("job.yaml").write_text("base_model: [\n")
     result = celora("submit", "job.yaml")
