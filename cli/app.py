@@ -14,7 +14,7 @@ import typer
 from typer.core import TyperGroup
 
 from ..settings.errors import CeloraError, DiskFullError, StorageError
-from . import adapters, bases, demo, guide, jobs, node, secret, submit
+from . import adapters, bases, data, datasets, demo, guide, jobs, node, secret, submit
 
 INTERRUPTED = 130
 INTERNAL = 70
@@ -97,12 +97,15 @@ RUN, JOBS, RESULTS, INSTALLATION = "Run it", "Jobs", "What came out", "The insta
 app.command(rich_help_panel=RUN)(demo.demo)
 app.command(rich_help_panel=RUN)(node.up)
 app.command(rich_help_panel=RUN)(node.node)
-app.command(rich_help_panel=JOBS, context_settings={"ignore_unknown_options": True})(submit.submit)
+app.command("submit", rich_help_panel=JOBS, context_settings={"ignore_unknown_options": True})(submit.submit)
+app.command("check", rich_help_panel=JOBS, context_settings={"ignore_unknown_options": True})(data.check)
 app.command(rich_help_panel=JOBS)(jobs.status)
+app.command(rich_help_panel=JOBS)(data.receipt)
 app.command("list", rich_help_panel=JOBS)(jobs.list_)
 app.command(rich_help_panel=JOBS)(jobs.logs)
 app.command(rich_help_panel=JOBS)(jobs.cancel)
 app.command(rich_help_panel=JOBS)(jobs.evaluate)
+app.add_typer(datasets.app, name="datasets", rich_help_panel=JOBS)
 app.command(rich_help_panel=RESULTS)(adapters.adapters)
 app.command(rich_help_panel=RESULTS)(adapters.pull)
 app.command(rich_help_panel=RESULTS)(adapters.generate)

@@ -188,6 +188,9 @@ def _facts(job: Summary) -> Iterator[tuple[str, str]]:
         error: dict[str, Any] = job["error"]
         yield "error", f"{error.get('message', '')} {error.get('hint', '')}".strip()
     yield "base", cell(job.get("base_model"))
+    for role, seen in (job.get("datasets") or {}).items():
+        label = "dataset" if role == "train" else "eval"
+        yield label, f"{seen['name']}@{seen['version']}" + ("" if role in ("train", "eval") else f" ({role})")
     yield "tenant", str(job["tenant"])
     yield "device", cell(job.get("gpu_type") or job.get("gpu")) + (f" on {job['worker']}" if job.get("worker") else "")
     yield "attempt", str(job["attempt"])

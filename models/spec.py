@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, StringConstraints, ValidationError, field_validator
 
 from ..settings.errors import SettingsError
+from ..tuning.formats import check_columns
 from ..tuning.recipe import Recipe
 
 Metric = Literal["exact_match", "rouge", "bleu"]
@@ -44,13 +45,23 @@ class JobSpec(Recipe):
     )
     revision: str | None = Field(None, description="branch, tag or commit of a hub base; the job records the commit")
     dataset: Annotated[str, StringConstraints(min_length=1, max_length=2000)] = Field(
-        description="training rows: a .jsonl file"
+        description="training rows: a .jsonl, .json, .csv or .parquet file (.gz too), NAME or NAME@VERSION of a known "
+        "dataset, or an allowed source: https://…, s3://…, gs://…, hub:OWNER/NAME?config=…&split=…&revision=…"
     )
     eval_dataset: str | dict[str, str] | None = Field(
         None, description="held-out rows: a file, or several by name; the first is the one the metrics speak of"
     )
+    columns: Annotated[dict[str, str], Field(max_length=32)] = Field(
+        default_factory=dict, description="other names in the data: what it calls the columns that celora knows"
+    )
     eval_fraction: Annotated[float, Field(ge=0, lt=1)] = Field(
         0.1, description="share of the training rows held out when there is no eval_dataset; 0 trains on all"
+    )
+    duplicates: Literal["drop", "keep"] = Field(
+        "drop", description="what becomes of training rows that repeat another one, case and white space aside"
+    )
+    near_duplicates: Annotated[float, Field(gt=0, lt=1)] | None = Field(
+        None, description="rows that share so much of their words (0.8, say) count as repeated too; unset asks nothing"
     )
     tenant: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.-]{1,64}$")] = Field(
         "default", description="who pays"
@@ -83,6 +94,15 @@ class JobSpec(Recipe):
     def _named_sets(cls, value: str | dict[str, str] | None) -> str | dict[str, str] | None:
         if isinstance(value, dict) and not value:
             raise ValueError("an empty mapping names no held-out rows; leave eval_dataset away instead")
+        return value
+
+    @field_validator("columns")
+    @classmethod
+    def _known_columns(cls, value: dict[str, str]) -> dict[str, str]:
+        try:
+            check_columns(value)
+        except SettingsError as error:
+            raise ValueError(f"{error.message.removeprefix('columns: ').removesuffix('.')}. {error.hint}") from None
         return value
 
     def recipe(self) -> Recipe:

@@ -262,6 +262,17 @@ class Dataset(Table):
     created_at: Mapped[datetime]
 
 
+class JobDataset(Table):
+    """Which version of a dataset a job saw; ``role`` is ``train``, or the name of a held-out set."""
+
+    __tablename__ = "job_dataset"
+    __table_args__ = (Index(None, "dataset_id"),)
+
+    job_id: Mapped[str] = _job_key(primary=True)
+    role: Mapped[str] = mapped_column(String(64), primary_key=True)
+    dataset_id: Mapped[int] = mapped_column(ForeignKey("dataset.id"))
+
+
 class Adapter(Table):
     """A published adapter; its id is its job's."""
 

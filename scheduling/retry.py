@@ -23,6 +23,7 @@ class Rule:
 RULES: dict[str, Rule] = {
     "bad_settings": Rule(again=False, advice="Correct the setting and submit again."),
     "bad_data": Rule(again=False, advice="Mend the dataset and submit again."),
+    "data_limit": Rule(again=False, advice="Split or mend the dataset, or let an operator raise the limit."),
     "base_model": Rule(again=False, advice="Check the base model's name, revision and access."),
     "not_found": Rule(again=False),
     "non_finite_loss": Rule(again=False, advice="Lower the learning rate, or look at the rows of that step."),

@@ -3,6 +3,7 @@
     CeloraError                  anything we can explain
       SettingsError              a setting or a job spec is wrong            (exit 64)
       DataError                  a dataset is wrong, missing or unreadable   (exit 65)
+        LimitError               it asks for more memory, time or room than it may have
       BaseModelError             a base model is missing, gated or refused   (exit 69)
       StorageError               bytes could not be written or read          (exit 74)
         DiskFullError            no space left                               (exit 73)
@@ -49,6 +50,12 @@ class DataError(CeloraError):
 
     code = "bad_data"
     exit_code = 65
+
+
+class LimitError(DataError):
+    """Reading or preparing a dataset asks for more memory, time or room than the installation gives it."""
+
+    code = "data_limit"
 
 
 class NotFoundError(CeloraError):

@@ -1,6 +1,6 @@
 """The GPU catalogue: what a type is called, how much it holds, what an hour costs.
 
-Memory and dense bf16 peak rates are the makers' data sheets as of 2026-11 (NVIDIA product briefs of each card);
+Memory, its rate and dense bf16 peaks are the makers' data sheets as of 2026-11 (NVIDIA product briefs of each card);
 prices are a starting point in US dollars an hour, near public on-demand offers of the same month: an operator sets
 the own ones under ``[gpus.NAME]`` in celora.toml.
 """
@@ -26,6 +26,7 @@ class GpuType:
         name: Lower case; its queue is ``gpu.<name>``.
         memory_bytes: Device memory; for ``cpu`` the share of main memory that a job may plan with.
         peak_tflops: Dense bf16 peak (fp16 where a card has no bf16), 10^12 operations a second.
+        bandwidth_gb_s: Rate of the device memory, 10^9 bytes a second; 0 where unknown.
         price_per_hour: US dollars for an hour of a held slot.
         match: Parts of the device name that NVML reports, lower case; all must occur.
     """
@@ -34,21 +35,34 @@ class GpuType:
     memory_bytes: int
     peak_tflops: float
     price_per_hour: float
+    bandwidth_gb_s: float = 0
     match: tuple[str, ...] = ()
 
 
+def _type(name: str, memory_gib: float, tflops: float, bandwidth: float, price: float, *match: str) -> GpuType:
+    return GpuType(
+        name=name,
+        memory_bytes=int(memory_gib * GIB),
+        peak_tflops=tflops,
+        bandwidth_gb_s=bandwidth,
+        price_per_hour=price,
+        match=match,
+    )
+
+
+# name, memory (GiB), peak (TFLOP/s), bandwidth (GB/s), price (US dollars an hour), parts of the device name
 CATALOGUE: tuple[GpuType, ...] = (
-    GpuType(name="cpu", memory_bytes=8 * GIB, peak_tflops=0.2, price_per_hour=0.05),
-    GpuType(name="t4", memory_bytes=16 * GIB, peak_tflops=65, price_per_hour=0.53, match=("t4",)),
-    GpuType(name="l4", memory_bytes=24 * GIB, peak_tflops=121, price_per_hour=0.80, match=("l4",)),
-    GpuType(name="a10g", memory_bytes=24 * GIB, peak_tflops=125, price_per_hour=1.01, match=("a10",)),
-    GpuType(name="rtx-4090", memory_bytes=24 * GIB, peak_tflops=165, price_per_hour=0.60, match=("rtx", "4090")),
-    GpuType(name="l40s", memory_bytes=48 * GIB, peak_tflops=362, price_per_hour=1.80, match=("l40s",)),
-    GpuType(name="a100-40", memory_bytes=40 * GIB, peak_tflops=312, price_per_hour=2.00, match=("a100", "40gb")),
-    GpuType(name="a100-80", memory_bytes=80 * GIB, peak_tflops=312, price_per_hour=2.50, match=("a100", "80gb")),
-    GpuType(name="h100", memory_bytes=80 * GIB, peak_tflops=989, price_per_hour=3.50, match=("h100",)),
-    GpuType(name="h200", memory_bytes=141 * GIB, peak_tflops=989, price_per_hour=4.50, match=("h200",)),
-    GpuType(name="b200", memory_bytes=180 * GIB, peak_tflops=2250, price_per_hour=6.50, match=("b200",)),
+    _type("cpu", 8, 0.2, 0, 0.05),
+    _type("t4", 16, 65, 320, 0.53, "t4"),
+    _type("l4", 24, 121, 300, 0.80, "l4"),
+    _type("a10g", 24, 125, 600, 1.01, "a10"),
+    _type("rtx-4090", 24, 165, 1008, 0.60, "rtx", "4090"),
+    _type("l40s", 48, 362, 864, 1.80, "l40s"),
+    _type("a100-40", 40, 312, 1555, 2.00, "a100", "40gb"),
+    _type("a100-80", 80, 312, 2039, 2.50, "a100", "80gb"),
+    _type("h100", 80, 989, 3350, 3.50, "h100"),
+    _type("h200", 141, 989, 4800, 4.50, "h200"),
+    _type("b200", 180, 2250, 8000, 6.50, "b200"),
 )
 
 

@@ -43,6 +43,13 @@ class Settings(BaseSettings):
     allowed_roots: list[Path] = Field(
         default_factory=lambda: [Path("/")], description="folders below which a dataset path must lie"
     )
+    allowed_schemes: list[str] = Field(
+        default_factory=list, description="where datasets may be fetched from: https, http, s3, gs, hub; empty: nowhere"
+    )
+    allowed_hosts: list[str] = Field(
+        default_factory=list,
+        description="hosts (host or host:port) and buckets that datasets may be fetched from (shell patterns)",
+    )
     allowed_bases: list[str] = Field(
         default_factory=list, description="base models that may be used (shell patterns); empty allows all"
     )
@@ -59,6 +66,21 @@ class Settings(BaseSettings):
         None, description="slots that one tenant may hold at a time; unlimited unless set"
     )
     prep_slots: Annotated[int, Field(gt=0)] = Field(1, description="jobs that one prep worker prepares at a time")
+    prepare_memory_bytes: Annotated[int, Field(ge=0)] = Field(
+        4 * 2**30, description="memory that preparing a dataset may take, bytes; 0: no limit"
+    )
+    prepare_cpu_s: Annotated[int, Field(ge=0)] = Field(
+        3600, description="CPU seconds that preparing a dataset may take, all threads together; 0: no limit"
+    )
+    prepare_file_bytes: Annotated[int, Field(ge=0)] = Field(
+        16 * 2**30, description="size of the largest file that preparing a dataset may write, bytes; 0: no limit"
+    )
+    prepare_wall_s: Annotated[int, Field(ge=0)] = Field(
+        3600, description="seconds that preparing a dataset may take, fetching the base apart; 0: no limit"
+    )
+    keep_prepared_days: Annotated[float, Field(ge=0)] = Field(
+        14, description="days that prepared data is kept for reuse after its last use"
+    )
     grace_s: Annotated[float, Field(gt=0)] = Field(60, description="seconds a trainer has to checkpoint when stopped")
     visibility_timeout_s: Annotated[int, Field(gt=0)] = Field(
         120, description="seconds until Redis gives an unacknowledged message out again; the same in every process"

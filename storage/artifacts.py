@@ -74,6 +74,10 @@ class Artifacts:
         inside = self._inside(uri)
         return Path(inside.removeprefix("file://")) if self._local else None
 
+    def holds(self, uri: str) -> bool:
+        """Whether a URI lies below the root."""
+        return uri.startswith(self.root + "/")
+
     def exists(self, uri: str) -> bool:
         """Whether a file or folder is there."""
         with self._translated(uri):
@@ -182,8 +186,7 @@ class Artifacts:
         with self._translated(incoming, need=lambda: path.stat().st_size):
             try:
                 digest = self._copy_in(path, incoming)
-                name = "data.jsonl.gz" if path.suffix == ".gz" else "data.jsonl"
-                uri = self.uri("datasets", digest, name)
+                uri = self.uri("datasets", digest, f"data{_container(path)}")
                 if not self._files.exists(uri):
                     self._files.makedirs(uri.rsplit("/", 1)[0], exist_ok=True)
                     self._files.mv(incoming, uri)
@@ -283,6 +286,11 @@ def _flush(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def _container(path: Path) -> str:
+    """The end of a dataset's name, which says how it is read: ``.csv``, ``.jsonl.gz``; ``.jsonl`` where it has none."""
+    return "".join(path.suffixes[-2:] if path.suffix == ".gz" else path.suffixes[-1:]).lower() or ".jsonl"
 
 
 def _mib(count: int) -> str:

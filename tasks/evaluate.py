@@ -39,7 +39,7 @@ def _request(held: Held) -> EvaluateRequest:
         job=job.id,
         attempt=job.attempt,
         cache_dir=str(settings.cache),
-        hub=hub_access(held),
+        hub=hub_access(held.settings),
         threads=settings.trainer_threads,
         base=Base.model_validate(job.base),
         prepared_dir=str(held.places.fetch(str(job.prepared_uri), "prepared")),

@@ -1,11 +1,21 @@
 """``celora.prepare``: read, check, format, split and tokenize; the prepared data and the receipt become the job's."""
 
-from typing import Any
+from pathlib import PurePosixPath
+from typing import Any, Literal
 
+from ..models.spec import JobSpec
 from ..models.states import Stage
-from ..tuning.protocol import HubAccess, PrepareRequest
+from ..settings.gpus import GpuType, gpu_catalogue
+from ..settings.settings import Settings
+from ..tuning.protocol import DeviceType, HubAccess, PrepareRequest
+from ..tuning.sources import is_remote
 from ..workers.carry import Held, carry
+from ..workers.limits import prepare_limits, source_access
+from ..workers.places import Places
 from .base import task
+
+SPLIT_SEED = 0
+"""The same rows are held out whatever a job's seed is: runs are compared on equal rows, and their data is reused."""
 
 
 @task("prepare")
@@ -15,7 +25,9 @@ def prepare(self: Any, job_id: str, attempt: int) -> dict[str, Any]:
 
 
 def _work(held: Held) -> dict[str, Any]:
-    result = held.run(_request(held))
+    request = request_of(held.spec, held.places, held.settings, job=held.job.id, attempt=held.job.attempt)
+    result = held.run(request)
+    held.places.keep_receipt(result["receipt"])
     return {
         "base": result["base"],
         "prepared": result,
@@ -26,33 +38,68 @@ def _work(held: Held) -> dict[str, Any]:
     }
 
 
-def _request(held: Held) -> PrepareRequest:
-    spec, places = held.spec, held.places
+def request_of(
+    spec: JobSpec,
+    places: Places,
+    settings: Settings,
+    *,
+    job: str,
+    attempt: int,
+    op: Literal["prepare", "check"] = "prepare",
+) -> PrepareRequest:
+    """What the trainer program is asked, for a job's ``prepare`` and for ``celora check`` alike."""
     named = spec.eval_dataset if isinstance(spec.eval_dataset, dict) else {"eval": spec.eval_dataset or ""}
     return PrepareRequest(
-        job=held.job.id,
-        attempt=held.job.attempt,
-        cache_dir=str(held.settings.cache),
-        hub=hub_access(held),
-        threads=held.settings.trainer_threads,
+        op=op,
+        job=job,
+        attempt=attempt,
+        cache_dir=str(settings.cache),
+        hub=hub_access(settings),
+        threads=settings.trainer_threads,
         base_model=spec.base_model,
         revision=spec.revision,
-        dataset=str(places.fetch_file(spec.dataset, "dataset.jsonl")),
+        dataset=_placed(places, spec.dataset, "dataset"),
         eval_datasets={
-            name: str(places.fetch_file(source, f"eval-{number}.jsonl"))
+            name: _placed(places, source, f"eval-{number}")
             for number, (name, source) in enumerate(named.items())
             if source
         },
+        columns=spec.columns,
+        sources=source_access(settings),
         eval_fraction=spec.eval_fraction,
         recipe=spec.recipe(),
-        seed=spec.seed or 0,
+        seed=SPLIT_SEED,
         out_dir=str(places.local("prepared")),
+        limits=prepare_limits(settings),
+        duplicates=spec.duplicates,
+        near_duplicates=spec.near_duplicates,
+        devices=[_device(gpu) for gpu in gpu_catalogue(settings.gpus).values()],
+        eval_max_rows=spec.eval_max_rows,
+        eval_max_new_tokens=spec.eval_max_new_tokens,
     )
 
 
-def hub_access(held: Held) -> HubAccess:
+def _placed(places: Places, source: str, role: str) -> str:
+    """A local file's path; what lies elsewhere is left for the trainer program, which fetches and judges it."""
+    if is_remote(source) and not places.artifacts.holds(source):
+        return source
+    return str(places.fetch_file(source, f"{role}-{PurePosixPath(source).name}"))
+
+
+def _device(gpu: GpuType) -> DeviceType:
+    cpu = gpu.name == "cpu"
+    return DeviceType(
+        name=gpu.name,
+        kind="cpu" if cpu else "cuda",
+        memory_bytes=gpu.memory_bytes,
+        flops_per_s=0 if cpu else gpu.peak_tflops * 1e12,
+        bandwidth_bytes_per_s=gpu.bandwidth_gb_s * 1e9,
+        price_per_hour=gpu.price_per_hour,
+    )
+
+
+def hub_access(settings: Settings) -> HubAccess:
     """How this installation's trainers may reach the hub."""
-    settings = held.settings
     return HubAccess(
         endpoint=settings.hub_endpoint,
         offline=settings.offline,

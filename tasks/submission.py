@@ -17,7 +17,7 @@ from typing import Any
 from celery.result import denied_join_result
 from sqlalchemy.orm import Session
 
-from ..models import transitions
+from ..models import datasets, transitions
 from ..models.database import Database, get_database
 from ..models.spec import JOB_ID_PATTERN, JobSpec, parse_spec
 from ..models.states import Status
@@ -26,9 +26,11 @@ from ..settings.errors import BaseModelError, CeloraError, NotFoundError, Settin
 from ..settings.gpus import gpu_catalogue
 from ..settings.settings import Settings, get_settings
 from ..storage.paths import confine
+from ..tuning.sources import is_remote, judge
 from ..workers import announce, queues
 from ..workers.carry import poke
 from ..workers.celery import app
+from ..workers.limits import source_access
 
 logger = logging.getLogger(__name__)
 
@@ -59,12 +61,13 @@ def submit(fields: Mapping[str, Any], *, job_id: str | None = None) -> str:
 
     Raises:
         SettingsError, DataError, BaseModelError: The spec is refused; nothing was written.
+        NotFoundError: It names a dataset that is not there.
     """
     settings, database = get_settings(), get_database()
     spec = check_spec(dict(fields), settings)
     chosen = check_id(job_id or new_job_id())
     with database.transaction() as session:
-        transitions.submit(session, job_id=chosen, spec=spec, request=None)
+        spec = _write(session, chosen, spec, None)[0]
     try:
         with denied_join_result():  # nobody waits here: without it Celery subscribes to the result, or dies trying
             app.send_task(
@@ -101,14 +104,23 @@ def accept(database: Database, settings: Settings, fields: dict[str, Any], reque
             return False
     try:
         spec = check_spec(fields, settings)
+        with database.transaction() as session:
+            _, created = _write(session, job_id, spec, kept)
     except CeloraError as error:
         facts = {"code": error.code, "message": error.message, "hint": error.hint, "stage": "submit", "log_tail": ""}
         with database.transaction() as session:
             transitions.reject(session, job_id, fields, facts, None)
         raise
-    with database.transaction() as session:
-        _, created = transitions.submit(session, job_id=job_id, spec=spec, request=kept)
     return created
+
+
+def _write(session: Session, job_id: str, spec: JobSpec, request: dict[str, Any] | None) -> tuple[JobSpec, bool]:
+    """Write the job's row, datasets' names replaced by their versions' places; the spec as written, and whether new."""
+    placed, versions = datasets.resolved(session, spec)
+    _, created = transitions.submit(session, job_id=job_id, spec=placed, request=request)
+    if created:
+        datasets.saw(session, job_id, versions)
+    return placed, created
 
 
 def check_spec(fields: dict[str, Any], settings: Settings) -> JobSpec:
@@ -130,7 +142,12 @@ def check_spec(fields: dict[str, Any], settings: Settings) -> JobSpec:
         )
     held_out = spec.eval_dataset if isinstance(spec.eval_dataset, dict) else {"": spec.eval_dataset or ""}
     for source in (spec.dataset, *filter(None, held_out.values())):
-        if not source.startswith(settings.artifacts.rstrip("/") + "/"):
+        named = datasets.Reference.parse(source)
+        if named or source.startswith(settings.artifacts.rstrip("/") + "/"):
+            continue
+        if is_remote(source):
+            judge(source, source_access(settings))
+        else:
             confine(source, settings.allowed_roots)
     seed = random.randrange(2**31) if spec.seed is None else spec.seed  # noqa: S311  (no secret)
     return spec.model_copy(update={"seed": seed})

@@ -1,4 +1,4 @@
-"""``celora.sweep``: the only one that deletes. Removes the scratch of jobs that are over, on this machine."""
+"""``celora.sweep``: the only one that deletes, on this machine: scratch of ended jobs, prepared data nobody uses."""
 
 import logging
 import shutil
@@ -7,6 +7,7 @@ from typing import Any
 from ..models.database import get_database
 from ..models.tables import Job
 from ..settings.settings import get_settings
+from ..tuning import reuse
 from ..workers.markers import Markers
 from .base import task
 
@@ -18,6 +19,8 @@ def sweep(self: Any) -> None:  # noqa: ARG001  (Celery binds every task)
     """Remove what no live job needs."""
     settings = get_settings()
     Markers(settings.home / "run").sweep()
+    if gone := reuse.sweep(settings.cache, settings.keep_prepared_days):
+        logger.info("swept %d prepared datasets that nobody used", gone)
     if not settings.scratch.exists():
         return
     with get_database().session() as session:

@@ -43,7 +43,7 @@ def _request(held: Held) -> TrainRequest:
         job=job.id,
         attempt=job.attempt,
         cache_dir=str(settings.cache),
-        hub=hub_access(held),
+        hub=hub_access(held.settings),
         threads=settings.trainer_threads,
         base=Base.model_validate(job.base),
         prepared_dir=str(held.places.fetch(str(job.prepared_uri), "prepared")),

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 
 from .loss import IGNORED, evaluating, next_token_labels, pad_batch
+from .packing import alone, pack
 from .prepared import PreparedSet, permutation
 
 LEAK_TOLERANCE = 1e-4
@@ -50,11 +51,8 @@ class Batches:
         self.micro_batch, self.window = micro_batch, micro_batch * accumulation
         self.packed = pack_tokens is not None
         self.epoch = 0
-        lengths: list[int] = rows.lengths.tolist()
-        self.sequences: list[list[int]] = (
-            [[i] for i in range(len(rows))] if pack_tokens is None else pack(lengths, pack_tokens)
-        )
-        self._lengths = [sum(lengths[i] for i in sequence) for sequence in self.sequences]
+        self.sequences = alone(len(rows)) if pack_tokens is None else pack(rows.lengths, pack_tokens)
+        self._lengths = self.sequences.totals(rows.lengths)
 
     def __len__(self) -> int:
         """Micro batches of one epoch."""
@@ -74,43 +72,15 @@ class Batches:
 
     def collate(self, batch: Sequence[int]) -> dict[str, torch.Tensor]:
         """One micro batch: what the model's forward takes, ``shift_labels``, and ``tokens`` (without the padding)."""
-        lines = [[self.rows[i] for i in self.sequences[index]] for index in batch]
+        lines = [[self.rows[i] for i in self.sequences[index].tolist()] for index in batch]
         tensors = pack_batch(lines, self.pad_id) if self.packed else pad_batch([line[0] for line in lines], self.pad_id)
-        tensors["tokens"] = torch.tensor(sum(self._lengths[index] for index in batch))
+        tensors["tokens"] = torch.tensor(int(self._lengths[list(batch)].sum()))
         return tensors
 
     def _order(self) -> list[int]:
         if not self.packed:
             return self.rows.order(self.seed, self.epoch).tolist()
         return permutation(len(self.sequences), self.seed, self.epoch).tolist()
-
-
-def pack(lengths: Sequence[int], capacity: int) -> list[list[int]]:
-    """Best fit decreasing: rows into as few sequences of at most ``capacity`` tokens as that rule finds.
-
-    Longest first, each into the fullest sequence that still takes it (Johnson 1973; at most 11/9 of the optimum). A
-    longer row than the capacity gets a sequence of its own.
-
-    Example:
-        lengths [6, 4, 3, 3], capacity 10 give [[0, 1], [2, 3]].
-    """
-    sequences: list[list[int]] = []
-    by_space: list[list[int]] = [[] for _ in range(capacity + 1)]  # open sequences by the room they have left
-    rooms = 0  # bit r is set where by_space[r] has one
-    for row in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
-        length = min(lengths[row], capacity)
-        fitting = rooms >> length
-        if fitting:
-            space = length + (fitting & -fitting).bit_length() - 1
-            index = by_space[space].pop()
-            rooms &= ~(0 if by_space[space] else 1 << space)
-        else:
-            space, index = capacity, len(sequences)
-            sequences.append([])
-        sequences[index].append(row)
-        by_space[space - length].append(index)
-        rooms |= 1 << (space - length)
-    return sequences
 
 
 def pack_batch(lines: Sequence[Sequence[tuple[Any, Any]]], pad_id: int) -> dict[str, torch.Tensor]:

@@ -8,16 +8,22 @@ aside and renamed when its manifest stands, so a prepared folder is whole or not
 import errno
 import re
 import shutil
-from collections.abc import Generator
+import tempfile
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
-from ..settings.errors import DiskFullError, SettingsError
+import numpy as np
+
+from ..settings.errors import DataError, DiskFullError, LimitError, SettingsError
 from ..storage.manifest import commit
 from . import base as bases
+from . import estimates, limits, reuse
 from .estimate import memory_bytes
-from .formats import DataFile, Row, read, require_good
+from .findings import Notes
+from .formats import BadRowsError, DataFile, Row, require_good, rows
 from .masks import Encoded
 from .prepared import (
     TRAIN,
@@ -25,21 +31,25 @@ from .prepared import (
     eval_rows,
     load_result,
     load_settings,
-    permutation,
-    save_eval_rows,
     save_result,
 )
+from .progress import PhaseProgress
 from .protocol import Base, Emit, PrepareRequest, PrepareResult
-from .receipt import file_facts, sample_pieces, set_facts, set_warnings
+from .receipt import VERSION, Survey, Warned, file_facts, refused, row_warnings, sample_pieces, set_facts, set_warnings
+from .split import split
+from .spool import Spool, choose_rows
 from .templates import ChatTemplate, choose
-from .tokens import NoUsableRowsError, Tokenization, TokenizedSet, report_bad, row_key
+from .tokens import NoUsableRowsError, Tokenization, TokenizedSet, report_bad
 from .weights import read_json
 
 __all__ = ["PreparedSet", "eval_rows", "load_result", "load_settings", "prepare"]
 
+ASKED = {"recipe", "seed", "eval_fraction"}
+"""Fields of a request that stand in ``prepared.json``."""
+
+REPORTED_ROWS = 200
 SPLIT = "eval"
 DEFAULT_MAX_LENGTH = 2048
-FEW_ROWS = 10
 SET_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 
 
@@ -47,7 +57,8 @@ def prepare(request: PrepareRequest, emit: Emit) -> PrepareResult:
     """Read, check, split and tokenize a dataset; resolve and fetch the base.
 
     Args:
-        request: What to prepare; its ``out_dir`` is replaced when all went well, and untouched otherwise.
+        request: What to prepare; its ``out_dir`` is replaced when all went well, and untouched otherwise. With the
+            op ``check`` nothing is written at all.
         emit: Told of phases with their progress, and of every bad line and warning as notes.
 
     Returns:
@@ -60,56 +71,199 @@ def prepare(request: PrepareRequest, emit: Emit) -> PrepareResult:
         BaseModelError: The base can't be had or used.
         DiskFullError: No room for the prepared files.
     """
-    files = _read_all(request, emit)
-    sets = split(files, request.eval_fraction, request.seed)
-    cache = Path(request.cache_dir)
-    base = bases.resolve(request.base_model, request.revision, cache, request.hub, emit)
-    folder = bases.folder(base, cache, request.hub, emit)
-    template = choose(bases.load_tokenizer(folder), request.recipe.template)
-    max_length = _max_length(request, base)
-    tokenized: dict[str, TokenizedSet] = {}
-    for name, rows in sets.items():
-        run = Tokenization(template, name, max_length=max_length, completion_only=request.recipe.completion_only)
-        try:
-            tokenized[name] = run.tokenize(rows, files.get(name, files[TRAIN]), emit)
-        except NoUsableRowsError as error:
-            if name in files:
-                raise
-            template.warnings.append(error.message)
-    warnings = _warnings(template, sets, tokenized, max_length, request)
-    for warning in warnings:
-        emit("note", level="warning", message=warning)
-    train = tokenized[TRAIN]
-    result = PrepareResult(
-        base=base,
-        dataset_sha256=files[TRAIN].sha256,
-        train_rows=train.facts.rows,
-        eval_rows={name: done.facts.rows for name, done in tokenized.items() if name != TRAIN},
-        train_tokens=train.facts.tokens,
-        trained_tokens=train.facts.trained_tokens,
-        max_length=max_length,
-        template=template.name,
-        memory_bytes=memory_bytes(
-            request.recipe,
-            parameters=base.parameters,
-            model_config=read_json(folder / "config.json"),
-            length=int(train.rows.lengths.max()),
-        ),
-        receipt=_receipt(
-            files,
-            template,
-            tokenized,
-            max_length=max_length,
-            completion_only=request.recipe.completion_only,
-            warnings=warnings,
-        ),
-        warnings=warnings,
-    )
-    _write(request, result, template, tokenized)
+    store = reuse.Store(request)
+    again = _reused(request, store, emit) if store.seen and request.op == "prepare" else None
+    if again:
+        return again
+    with _workspace(request) as staged:
+        files, notes = _read_all(request, staged, emit)
+        emit("phase", phase="look for repeats", done=None, total=None)
+        survey = Survey.of(
+            notes, drop=request.duplicates == "drop", near=request.near_duplicates, rows=files[TRAIN].rows
+        )
+        base, folder = _base(request, emit)
+        emit("phase", phase=f"try the chat template of {base.name}", done=None, total=None)
+        template = choose(bases.load_tokenizer(folder), request.recipe.template)
+        work = _Work(request, base, folder, files=files, survey=survey, template=template)
+        result = work.result(work.tokenize(staged, emit), emit)
+        if request.op == "check":
+            return result
+        _write(staged, request, result, template)
+    if all(data.sha256 == store.hashes.get(name) for name, data in files.items()):
+        store.entry(base, folder, work.max_length).keep(Path(request.out_dir), emit)
     return result
 
 
-def _read_all(request: PrepareRequest, emit: Emit) -> dict[str, DataFile]:
+@dataclass(slots=True)
+class _Work:
+    """What one run has found so far: the files and their rows, and the base with its template."""
+
+    request: PrepareRequest
+    base: Base
+    folder: Path
+    files: dict[str, DataFile] = field(kw_only=True)
+    survey: Survey = field(kw_only=True)
+    template: ChatTemplate = field(kw_only=True)
+    max_length: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.max_length = _max_length(self.request, self.base)
+
+    def tokenize(self, staged: Path, emit: Emit) -> dict[str, TokenizedSet]:
+        """Every set as tokens in the folder; a split of which no row is usable is left out."""
+        done: dict[str, TokenizedSet] = {}
+        length, completion_only = self.max_length, self.request.recipe.completion_only
+        for name, members in _sets(self.request, self.files, self.survey).items():
+            run = Tokenization(self.template, name, folder=staged, max_length=length, completion_only=completion_only)
+            try:
+                done[name] = run.tokenize(members, self.files.get(name, self.files[TRAIN]), emit)
+            except BadRowsError:
+                emit("receipt", receipt=refused(self.files, self.survey))
+                raise
+            except NoUsableRowsError as error:
+                if name in self.files:
+                    emit("receipt", receipt=refused(self.files, self.survey))
+                    raise
+                self.template.warnings.append(error.message)
+        return done
+
+    def result(self, sets: dict[str, TokenizedSet], emit: Emit) -> PrepareResult:
+        """What there is to say about it all; warnings are told too."""
+        train, request = sets[TRAIN], self.request
+        rows = {name: done.rows for name, done in sets.items()}
+        estimate = estimates.estimate(_work(request, self.base, self.folder, self.max_length, rows), request.devices)
+        warned = [*row_warnings(self.survey), *self._warnings(sets)]
+        for warning in warned:
+            emit("note", level="warning", message=warning.message)
+        return PrepareResult(
+            base=self.base,
+            dataset_sha256=self.files[TRAIN].sha256,
+            train_rows=train.facts.rows,
+            eval_rows={name: done.facts.rows for name, done in sets.items() if name != TRAIN},
+            train_tokens=train.facts.tokens,
+            trained_tokens=train.facts.trained_tokens,
+            max_length=self.max_length,
+            template=self.template.name,
+            memory_bytes=memory_bytes(
+                request.recipe,
+                parameters=self.base.parameters,
+                model_config=read_json(self.folder / "config.json"),
+                length=int(train.rows.lengths.max()),
+            ),
+            receipt=self._receipt(sets, warned, estimate),
+            warnings=[warning.message for warning in warned],
+        )
+
+    def _warnings(self, sets: dict[str, TokenizedSet]) -> Iterator[Warned]:
+        for message in self.template.warnings:
+            yield Warned("template", message)
+        if len(sets) == 1:
+            distinct = len(np.unique(np.array(self.survey.notes[TRAIN].normal)))
+            why = "no two different rows to split" if distinct == 1 else "no usable rows for it"
+            why = why if self.request.eval_fraction else "eval_fraction is 0"
+            message = f"nothing is held out ({why}), so the adapter can't be measured against its base"
+            yield Warned("nothing_held_out", message)
+        for data in self.files.values():
+            for message in data.warnings:
+                yield Warned("data", message)
+        for name, done in sets.items():
+            yield from set_warnings(name, done.facts, self.max_length)
+
+    def _receipt(
+        self, sets: dict[str, TokenizedSet], warned: Sequence[Warned], estimate: dict[str, Any]
+    ) -> dict[str, Any]:
+        sample, mask = sets[TRAIN].rows[0]
+        return {
+            "version": VERSION,
+            "ok": True,
+            "base": self.base.model_dump(mode="json"),
+            "files": [file_facts(name, data) for name, data in self.files.items()],
+            "rows": self.survey.facts(self.files[TRAIN].format),
+            "template": self.template.name,
+            "max_length": self.max_length,
+            "completion_only": self.request.recipe.completion_only,
+            "reused": False,
+            "sets": {name: set_facts(done.facts) for name, done in sets.items()},
+            "warnings": [asdict(warning) for warning in warned],
+            "estimate": estimate,
+            "sample": sample_pieces(Encoded(sample, mask), cast("Any", self.template.tokenizer).decode),
+        }
+
+
+def _base(request: PrepareRequest, emit: Emit) -> tuple[Base, Path]:
+    """The base and its folder. Fetching and converting it is no foreign data's doing, so no limit holds meanwhile."""
+    cache = Path(request.cache_dir)
+    with limits.lifted():
+        base = bases.resolve(request.base_model, request.revision, cache, request.hub, emit)
+        return base, bases.folder(base, cache, request.hub, emit)
+
+
+def _reused(request: PrepareRequest, store: reuse.Store, emit: Emit) -> PrepareResult | None:
+    """What an earlier run prepared from the same rows, base, template and settings; None where there is nothing.
+
+    Names and estimates are fitted to this request, which may train in another way.
+    """
+    base, folder = _base(request, emit)
+    out, max_length = Path(request.out_dir), _max_length(request, base)
+    with _staged(out) as staged:
+        if not store.entry(base, folder, max_length).take(staged, emit):
+            return None
+        before = load_result(staged)
+        paths = {TRAIN: request.dataset, **request.eval_datasets}
+        names = [TRAIN, *before.eval_rows]
+        prepared = {name: PreparedSet.load(staged, name) for name in names}
+        estimate = estimates.estimate(_work(request, base, folder, max_length, prepared), request.devices)
+        named = [{**facts, "name": Path(paths[facts["set"]]).name} for facts in before.receipt["files"]]
+        result = before.model_copy(
+            update={
+                "base": base,
+                "memory_bytes": memory_bytes(
+                    request.recipe,
+                    parameters=base.parameters,
+                    model_config=read_json(folder / "config.json"),
+                    length=int(prepared[TRAIN].lengths.max()),
+                ),
+                "receipt": {
+                    **before.receipt,
+                    "files": named,
+                    "reused": True,
+                    "estimate": estimate,
+                    "base": base.model_dump(mode="json"),
+                },
+            }
+        )
+        settings = load_settings(staged) | request.model_dump(mode="json", include=ASKED)
+        save_result(staged, result, settings)
+        commit(staged, out, kind="prepared", job=request.job, attempt=request.attempt)
+    emit("note", level="info", message="the prepared data of an earlier run is reused: same rows, base and settings")
+    for warning in result.warnings:
+        emit("note", level="warning", message=warning)
+    return result
+
+
+def _work(
+    request: PrepareRequest, base: Base, folder: Path, max_length: int, sets: dict[str, PreparedSet]
+) -> estimates.Work:
+    """What the job has to do, for the estimate."""
+    train, held_out = sets[TRAIN], {name: rows for name, rows in sets.items() if name != TRAIN}
+    return estimates.Work(
+        recipe=request.recipe,
+        parameters=base.parameters,
+        model_config=read_json(folder / "config.json"),
+        max_length=max_length,
+        lengths=train.lengths,
+        trained_tokens=int(train.mask.sum(dtype=np.int64)),
+        held_out={name: rows.lengths for name, rows in held_out.items()},
+        answers={
+            name: np.add.reduceat(rows.mask, rows.offsets[:-1], dtype=np.int64) for name, rows in held_out.items()
+        },
+        seed=request.seed,
+        eval_max_rows=request.eval_max_rows,
+        eval_max_new_tokens=request.eval_max_new_tokens,
+    )
+
+
+def _read_all(request: PrepareRequest, folder: Path, emit: Emit) -> tuple[dict[str, DataFile], dict[str, Notes]]:
     for name in request.eval_datasets:
         if not SET_NAME.fullmatch(name) or name == TRAIN:
             raise SettingsError(
@@ -117,40 +271,44 @@ def _read_all(request: PrepareRequest, emit: Emit) -> dict[str, DataFile]:
                 hint=f"Name it with letters, digits, '.', '_' and '-', and not {TRAIN!r}.",
             )
     files: dict[str, DataFile] = {}
+    notes: dict[str, Notes] = {}
     for name, path in {TRAIN: request.dataset, **request.eval_datasets}.items():
-        emit("phase", phase=f"read {Path(path).name}", done=None, total=None)
-        files[name] = read(Path(path))
+        files[name], notes[name] = _read(Path(path), request.columns, folder, emit)
         report_bad(files[name], emit)
-    for data in files.values():
-        require_good(data)
-    return files
+    try:
+        for data in files.values():
+            require_good(data)
+    except DataError:
+        emit("receipt", receipt=refused(files, Survey.of(notes, drop=False)))
+        raise
+    return files, notes
 
 
-def split(files: dict[str, DataFile], eval_fraction: float, seed: int) -> dict[str, list[Row]]:
-    """The rows by set: those of the held-out files, or a share of the training rows that the seed chooses.
+def _read(path: Path, columns: dict[str, str], folder: Path, emit: Emit) -> tuple[DataFile, Notes]:
+    """Read and check a file, and take notes of its rows on the way; the rows go to disk."""
+    reading, notes, good = rows(path, columns), Notes(), Spool(folder)
+    progress = PhaseProgress(emit, f"read {path.name}", path.stat().st_size)
+    for count, found in enumerate(reading):
+        if isinstance(found, Row):
+            good.append(found)
+            notes.add(found)
+        if not count % REPORTED_ROWS:
+            progress.at(reading.done_bytes)
+    progress.end()
+    reading.data.rows = good
+    return reading.data, notes
 
-    Equal rows go to the same side, so that the split itself never puts a training row among the held-out ones. With
-    fewer than two different rows nothing is held out.
-    """
-    rows = files[TRAIN].rows
-    if len(files) > 1 or not eval_fraction:
-        return {name: data.rows for name, data in files.items()}
-    groups: dict[bytes, list[int]] = {}
-    for number, row in enumerate(rows):
-        groups.setdefault(row_key(row), []).append(number)
-    equal_rows = list(groups.values())
-    order = [equal_rows[int(number)] for number in permutation(len(equal_rows), seed)[:-1]]
-    wanted = max(1, round(eval_fraction * len(rows)))
-    held: set[int] = set()
-    for members in order:
-        if len(held) + len(members) <= wanted:
-            held.update(members)
-    if not held:
-        held.update(min(order, key=len, default=list[int]()))
-    if not held:
-        return {TRAIN: rows}
-    kept = [row for number, row in enumerate(rows) if number not in held]
-    return {TRAIN: kept, SPLIT: [rows[number] for number in sorted(held)]}
+
+def _sets(request: PrepareRequest, files: dict[str, DataFile], survey: Survey) -> dict[str, Sequence[Row]]:
+    """The rows by set, repeated training rows left out as far as asked; they stay on disk."""
+    kept = survey.kept
+    train = choose_rows(files[TRAIN].rows, kept)
+    if len(files) > 1 or not request.eval_fraction:
+        return {name: data.rows for name, data in files.items()} | {TRAIN: train}
+    held = split(np.array(survey.notes[TRAIN].normal, dtype=np.int64)[kept], request.eval_fraction, request.seed)
+    if not held.any():
+        return {TRAIN: train}
+    return {TRAIN: choose_rows(train, ~held), SPLIT: choose_rows(train, held)}
 
 
 def _max_length(request: PrepareRequest, base: Base) -> int:
@@ -165,83 +323,42 @@ def _max_length(request: PrepareRequest, base: Base) -> int:
     return asked
 
 
-def _warnings(
-    template: ChatTemplate,
-    sets: dict[str, list[Row]],
-    tokenized: dict[str, TokenizedSet],
-    max_length: int,
-    request: PrepareRequest,
-) -> list[str]:
-    warnings = list(template.warnings)
-    if (few := tokenized[TRAIN].facts.rows) < FEW_ROWS:
-        warnings.append(
-            f"only {few} training {'row' if few == 1 else 'rows'}; a style wants 100 or more, a task 1,000 or more"
-        )
-    if len(tokenized) == 1:
-        why = "no two different rows to split" if request.eval_fraction and len(sets) == 1 else "no usable rows for it"
-        why = why if request.eval_fraction else "eval_fraction is 0"
-        warnings.append(f"nothing is held out ({why}), so the adapter can't be measured against its base")
-    train_keys = {row_key(row) for row in sets[TRAIN]}
-    for name, done in tokenized.items():
-        warnings += set_warnings(name, done.facts, max_length)
-        overlap = 0 if name == TRAIN else sum(row_key(row) in train_keys for row in sets[name])
-        if overlap:
-            warnings.append(f"{name} shares {overlap} of its rows with the training rows, so its metrics look too good")
-    return warnings
-
-
-def _receipt(
-    files: dict[str, DataFile],
-    template: ChatTemplate,
-    tokenized: dict[str, TokenizedSet],
-    *,
-    max_length: int,
-    completion_only: bool,
-    warnings: list[str],
-) -> dict[str, Any]:
-    tokenizer = cast("Any", template.tokenizer)
-    sample, mask = tokenized[TRAIN].rows[0]
-    return {
-        "version": 1,
-        "files": [file_facts(name, data) for name, data in files.items()],
-        "template": template.name,
-        "max_length": max_length,
-        "completion_only": completion_only,
-        "sets": {name: set_facts(done.facts) for name, done in tokenized.items()},
-        "warnings": warnings,
-        "sample": sample_pieces(Encoded(sample, mask), tokenizer.decode),
-    }
-
-
-def _write(
-    request: PrepareRequest, result: PrepareResult, template: ChatTemplate, tokenized: dict[str, TokenizedSet]
-) -> None:
-    out = Path(request.out_dir)
+def _write(staged: Path, request: PrepareRequest, result: PrepareResult, template: ChatTemplate) -> None:
+    """Put what belongs to the sets beside them, and the whole in its place."""
     settings = {
-        **request.model_dump(mode="json", include={"recipe", "seed", "eval_fraction"}),
+        **request.model_dump(mode="json", include=ASKED),
         "completion_only": request.recipe.completion_only,
         "stop_tokens": template.stop_tokens(),
         "system_role": template.system_role,
     }
-    with _staged(out) as staged:
-        for name, done in tokenized.items():
-            done.rows.save(staged)
-            if name != TRAIN:
-                save_eval_rows(staged, name, done.prompts)
-        cast("Any", template.tokenizer).save_pretrained(str(staged / "tokenizer"))
-        save_result(staged, result, settings)
-        commit(staged, out, kind="prepared", job=request.job, attempt=request.attempt)
+    cast("Any", template.tokenizer).save_pretrained(str(staged / "tokenizer"))
+    save_result(staged, result, settings)
+    commit(staged, Path(request.out_dir), kind="prepared", job=request.job, attempt=request.attempt)
+
+
+@contextmanager
+def _workspace(request: PrepareRequest) -> Generator[Path]:
+    """Where the rows and tokens of this run are kept; a check has nothing but a temporary place."""
+    if request.op == "prepare":
+        with _staged(Path(request.out_dir)) as staged:
+            yield staged
+    else:
+        with tempfile.TemporaryDirectory(prefix="celora-check-") as folder, _staged(Path(folder) / "check") as staged:
+            yield staged
 
 
 @contextmanager
 def _staged(out: Path) -> Generator[Path]:
     """A folder beside ``out`` to write into; whatever happens, it is gone afterwards."""
-    staged = out.with_name(out.name + ".partial")
+    staged = limits.partial(out)
     try:
         shutil.rmtree(staged, ignore_errors=True)
         staged.mkdir(parents=True)
-        yield staged
+        with limits.staging(staged):
+            yield staged
     except OSError as error:
+        if error.errno == errno.EFBIG:
+            raise LimitError("a prepared file is larger than it may be.", hint=limits.hint_of("file_bytes")) from error
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise DiskFullError(
                 f"no space left for the prepared data in {out.parent}.",

@@ -1,79 +1,112 @@
 """Row formats: what the keys of a dataset's rows mean, and one canonical row for all of them.
 
 The format is found from the keys of *all* rows: a file whose rows are of two formats is refused with the line numbers
-of the rarer one. A new format is one entry in ``FORMATS``: the keys that name it and a function that turns a row into
-messages. Every bad line of a file is collected; nothing is raised before the whole file was read.
+of both. A new format is one entry in ``FORMATS``: the keys that name it and a function that turns a row into a
+canonical one. A row that fits two formats is of the one that knows the other's keys too; where neither does, it is
+refused. Every bad line of a file is collected; nothing is raised before the whole file was read.
 """
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-from ..settings.errors import DataError
+from ..settings.errors import DataError, SettingsError
 from ..storage.manifest import file_sha256
-from .lines import BadLine, BadLines, Fault, LineFile, Where
+from . import preferences
+from .containers import Container, container
+from .conversations import chat_row, sharegpt_row
+from .faults import BadLine, BadLines, Fault
+from .fields import count_keys
+from .mapping import ColumnNames
+from .pairs import alpaca, completion, pair, plain_text
+from .rows import Example, Message, Preference, Row, Unpaired
 
-Message = dict[str, str]
-"""``role`` (system, user, assistant) and ``content``, as chat templates take them."""
+__all__ = ["Example", "Message", "Preference", "Row", "Unpaired"]
 
-ROLES = ("system", "user", "assistant")
-ROLE_SYNONYMS = {"developer": "system", "human": "user", "gpt": "assistant", "bot": "assistant", "model": "assistant"}
 SHOWN_IN_MESSAGE = 5
+GIVE_UP_LINES = 100_000
+"""So many bad lines say enough; nobody waits for the rest."""
+
 KEPT_LINE_NUMBERS = 100
+KEPT_KEY_SETS = 1000
 
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One example, whatever format it came in.
-
-    Attributes:
-        messages: In order; the last one is the assistant's.
-        weights: One a message; 1 where the assistant's words carry loss, else 0.
-        line: Where it stood in its file, from 1.
-    """
-
-    messages: list[Message]
-    weights: list[int]
-    line: int
+Convert = Callable[[dict[str, Any], int, Counter[str]], Example]
+"""Turns a row with its line into a canonical one; keys inside messages that are not used are counted."""
 
 
 @dataclass(frozen=True, slots=True)
 class Format:
-    """A row format: its name, the keys that name it, the keys that it may have beside, and its reader."""
+    """A row format.
+
+    Attributes:
+        name: As the receipt tells it.
+        required: The keys that name it.
+        optional: The keys that it may have beside.
+        convert: Its reader.
+        trains: Whether its rows are examples to train on; else they are preferences, for another kind of training.
+    """
 
     name: str
     required: frozenset[str]
     optional: frozenset[str]
-    convert: Callable[[dict[str, Any], int], Row]
+    convert: Convert
+    trains: bool = True
+
+    def covers(self, other: "Format") -> bool:
+        """Whether every key that names the other format is one of this one's."""
+        return other.required <= self.required | self.optional
 
 
 @dataclass(slots=True)
 class DataFile:
-    """A dataset file, read and checked line by line.
+    """A dataset file, read and checked row by row.
 
     Attributes:
         format: Name of the rows' format; empty where no row was good.
+        trains: Whether rows of this format are examples to train on.
+        rows: The good rows in their order, where somebody collected them.
+        preferences: The good preference rows, alike.
+        good: How many rows are good.
         by_format: Rows by format, as their keys say, good or bad.
-        ignored_keys: Top-level keys that no format knows, with how many rows have them.
+        labels: Unpaired rows by label.
+        ignored_keys: Keys that no format knows, with how many rows have them.
     """
 
     path: Path
     sha256: str
     size_bytes: int
     format: str = ""
-    rows: list[Row] = field(default_factory=list[Row])
+    trains: bool = True
+    rows: Sequence[Row] = ()
+    preferences: list[Preference | Unpaired] = field(default_factory=list[Preference | Unpaired])
+    good: int = 0
     bad: BadLines = field(default_factory=BadLines)
     lines: int = 0
     blank_lines: int = 0
     notes: list[str] = field(default_factory=list[str])
     by_format: Counter[str] = field(default_factory=Counter[str])
+    labels: Counter[bool] = field(default_factory=Counter[bool])
     ignored_keys: Counter[str] = field(default_factory=Counter[str])
+
+    @property
+    def warnings(self) -> list[str]:
+        """What a person should know about the rows before training on them."""
+        found: list[str] = []
+        if self.format == "text":
+            found.append(
+                f"the rows of {self.path.name} are plain text, so loss is on every word (continued pre-training); "
+                "a model that is to answer learns from prompt/completion or chat rows"
+            )
+        if len(self.labels) == 1 and self.good > 1:
+            only = str(next(iter(self.labels))).lower()
+            found.append(f"every row of {self.path.name} has the label {only}; unpaired training needs both")
+        return found
 
 
 class BadRowsError(DataError):
-    """Lines that cannot be used; ``bad`` keeps the first hundred and counts all."""
+    """Lines that cannot be used; ``bad`` keeps the first hundred of each kind and counts all."""
 
     def __init__(self, name: str, bad: BadLines, lines: int) -> None:
         self.bad = bad
@@ -81,7 +114,8 @@ class BadRowsError(DataError):
         more = bad.total - min(len(bad.shown), SHOWN_IN_MESSAGE)
         super().__init__(
             f"{name} has {bad.total} bad {'line' if bad.total == 1 else 'lines'} of {lines}: {first}"
-            + (f"; and {more} more." if more else "."),
+            + (f"; and {more} more" if more else "")
+            + ("; reading stopped there." if bad.total >= GIVE_UP_LINES else "."),
             hint="; ".join(
                 f"{fix[0].upper()}{fix[1:]}" for fix in dict.fromkeys(b.fix for b in bad.shown[:SHOWN_IN_MESSAGE])
             )
@@ -89,42 +123,166 @@ class BadRowsError(DataError):
         )
 
 
-def read(path: Path) -> DataFile:
-    """Read a dataset file and check every line of it.
+class PreferenceRowsError(DataError):
+    """The rows are checked and good, and for another kind of training than the one that was asked for."""
+
+    def __init__(self, data: DataFile) -> None:
+        super().__init__(
+            f"{data.path.name} holds {data.good} {data.format} rows, which are for the preference training (DPO, KTO) "
+            "that is to come; this job trains on answers.",
+            hint="Write rows with the better answer alone, for example prompt and completion.",
+        )
+
+
+class Rows:
+    """Reads a dataset file once, in bounded memory; iterating gives its good rows and its bad lines.
+
+    Rows of preference formats are checked and counted, and only given by ``examples``. Rows of a second format come as
+    bad lines at the end, when it is known which format is the rarer.
 
     Args:
-        path: A ``.jsonl`` or ``.jsonl.gz`` file.
+        path: The file.
+        columns: Our names to the file's.
+
+    Attributes:
+        data: What was found out, brought up to date with each row (without the rows themselves); complete, with the
+            content's hash, when the iteration has ended.
+
+    Raises:
+        DataError: There is no such file, or it is none that can be read.
+        SettingsError: ``columns`` names no format.
+    """
+
+    def __init__(self, path: Path, columns: Mapping[str, str] | None = None) -> None:
+        self.data = DataFile(path=path, sha256="", size_bytes=0)
+        self._names = ColumnNames(columns or {}, KNOWN_KEYS)
+        self._formats = _candidates(self._names)
+        self._container: Container = container(path)
+        self._by_keys: dict[tuple[str, ...], Format | Fault] = {}
+        self._numbers: dict[str, list[int]] = {}
+
+    @property
+    def done_bytes(self) -> int:
+        """Bytes of the file that have been read, for a progress bar."""
+        return self._container.done_bytes
+
+    def __iter__(self) -> Iterator[Row | BadLine]:
+        for example in self.examples():
+            if isinstance(example, Row | BadLine):
+                yield example
+
+    def examples(self) -> Iterator[Example | BadLine]:
+        """Every good row, preferences too, and every bad line."""
+        data = self.data
+        for record in self._container:
+            data.lines = self._container.lines
+            found = record if isinstance(record, BadLine) else self._example(record.value, record.number)
+            if isinstance(found, Fault) and not isinstance(record, BadLine):
+                found = record.bad(self._names.located(found))
+            if isinstance(found, BadLine):
+                data.bad.add(found)
+                yield found
+                if data.bad.total >= GIVE_UP_LINES:
+                    break
+            elif found is not None and not isinstance(found, Fault):
+                data.good += 1
+                yield found
+        for bad in self._finished():
+            data.bad.add(bad)
+            yield bad
+        data.bad.shown.sort(key=lambda bad: bad.line)
+
+    def _example(self, given: dict[str, Any], line: int) -> Example | Fault | None:
+        """A canonical row; a fault; or None, for a row of another format than the first."""
+        data = self.data
+        try:
+            value = self._names.renamed(given)
+            known = self._recognise(value)
+            data.by_format[known.name] += 1
+            numbers = self._numbers.setdefault(known.name, [])
+            if len(numbers) < KEPT_LINE_NUMBERS:
+                numbers.append(line)
+            if unused := value.keys() - known.required - known.optional:
+                count_keys(data.ignored_keys, unused)
+            found = known.convert(value, line, data.ignored_keys)
+        except Fault as fault:
+            return fault
+        if len(self._numbers) > 1 and known.name != next(iter(self._numbers)):
+            return None
+        if isinstance(found, Unpaired):
+            data.labels[found.label] += 1
+        return found
+
+    def _recognise(self, value: dict[str, Any]) -> Format:
+        keys = tuple(value)
+        known = self._by_keys.get(keys)
+        if known is None:
+            try:
+                known = recognise(value, self._formats)
+            except Fault as fault:
+                known = fault
+            if len(self._by_keys) < KEPT_KEY_SETS:
+                self._by_keys[keys] = known
+        if isinstance(known, Fault):
+            raise known.with_traceback(None)  # it is raised again and again, and would keep each place
+        return known
+
+    def _finished(self) -> list[BadLine]:
+        """Bring what was found out to its end, and return the rows of the rarer formats as bad lines."""
+        data = self.data
+        data.sha256, data.size_bytes = file_sha256(data.path), data.path.stat().st_size
+        data.lines, data.blank_lines = self._container.lines, self._container.blank
+        data.notes = [*self._container.notes, *_notes(data.ignored_keys)]
+        if data.bad.total >= GIVE_UP_LINES:
+            data.notes.append(f"reading stopped at line {data.lines}, after {data.bad.total} bad ones")
+        if not data.by_format:
+            return []
+        data.format = data.by_format.most_common(1)[0][0]
+        data.trains = next(known.trains for known in FORMATS if known.name == data.format)
+        return [bad for name in data.by_format if name != data.format for bad in self._mixed(name)]
+
+    def _mixed(self, name: str) -> Iterator[BadLine]:
+        data = self.data
+        main, numbers = data.format, self._numbers[name]
+        for number in numbers:
+            also = data.by_format[name] - len(numbers) if number == numbers[-1] else 0
+            reason = (
+                f"a row of the {name} format in a file whose other {data.by_format[main]} rows are {main} "
+                f"(line {self._numbers[main][0]})"
+            )
+            fix = "put the rows of each format into a file of its own"
+            yield BadLine(number, 1, None, "mixed_formats", reason, fix, also)
+
+
+def rows(path: Path, columns: Mapping[str, str] | None = None) -> Rows:
+    """The rows of a dataset file, one after the other; see ``Rows``."""
+    return Rows(path, columns)
+
+
+def read(path: Path, columns: Mapping[str, str] | None = None) -> DataFile:
+    """Read a dataset file and check every row of it.
+
+    Args:
+        path: A ``.jsonl``, ``.json``, ``.csv`` or ``.parquet`` file, or one of these and ``.gz``.
+        columns: Our names to the file's.
 
     Returns:
         The good rows in their order, and all that was found out; bad lines are in it, not raised
         (``require_good`` raises).
 
     Raises:
-        DataError: The file is missing, no ``.jsonl``, unreadable or a damaged gzip.
+        DataError: The file is missing, none that can be read, or damaged.
+        SettingsError: ``columns`` names no format.
     """
-    lines = LineFile(path)
-    rows: dict[str, list[Row]] = {}
-    by_format: dict[str, list[int]] = {}
-    data = DataFile(path=path, sha256="", size_bytes=0)
-    for line in lines:
-        if isinstance(line, BadLine):
-            data.bad.add(line)
-            continue
-        try:
-            known = recognise(line.value)
-            data.by_format[known.name] += 1
-            numbers = by_format.setdefault(known.name, [])
-            if len(numbers) < KEPT_LINE_NUMBERS:
-                numbers.append(line.number)
-            data.ignored_keys.update(line.value.keys() - known.required - known.optional)
-            rows.setdefault(known.name, []).append(known.convert(line.value, line.number))
-        except Fault as fault:
-            data.bad.add(fault.bad_line(line.number, line.text))
-    data.sha256, data.size_bytes = file_sha256(path), path.stat().st_size
-    data.lines, data.blank_lines = lines.lines, lines.blank
-    data.notes = _notes(lines, data.ignored_keys)
-    _one_format(data, rows, by_format)
-    return data
+    reading = rows(path, columns)
+    good: list[Row] = []
+    for example in reading.examples():
+        if isinstance(example, Row):
+            good.append(example)
+        elif not isinstance(example, BadLine):
+            reading.data.preferences.append(example)
+    reading.data.rows = good
+    return reading.data
 
 
 def require_good(data: DataFile) -> None:
@@ -132,60 +290,58 @@ def require_good(data: DataFile) -> None:
 
     Raises:
         BadRowsError: It has bad lines.
+        PreferenceRowsError: Its rows are for another kind of training.
         DataError: It has no rows at all.
     """
     if data.bad.total:
         raise BadRowsError(data.path.name, data.bad, data.lines)
-    if not data.rows:
+    if not data.good:
         raise DataError(f"{data.path.name} holds no rows.", hint="Write one JSON object a line, and check the path.")
+    if not data.trains:
+        raise PreferenceRowsError(data)
 
 
-def _notes(lines: LineFile, ignored: Counter[str]) -> list[str]:
-    notes: list[str] = []
-    if lines.bom:
-        notes.append("a byte order mark at the start was skipped")
-    if lines.crlf:
-        notes.append(f"{lines.crlf} lines end in CR LF, which was taken as LF")
-    if lines.blank:
-        notes.append(f"{lines.blank} blank lines were skipped")
-    if ignored:
-        notes.append("keys that are not used: " + ", ".join(f"{key} ({n} rows)" for key, n in ignored.most_common(10)))
-    return notes
+def check_columns(columns: Mapping[str, str]) -> None:
+    """Refuse a mapping that no file could have.
+
+    Raises:
+        SettingsError: It maps an unknown name, one column twice, or columns of no one format.
+    """
+    _candidates(ColumnNames(columns, KNOWN_KEYS))
 
 
-def _one_format(data: DataFile, rows: dict[str, list[Row]], by_format: dict[str, list[int]]) -> None:
-    """Keep the rows of the commonest format; every row of another one is a bad line."""
-    if not by_format:
-        return
-    main, count = data.by_format.most_common(1)[0]
-    data.format, data.rows = main, rows.get(main, [])
-    for name, numbers in by_format.items():
-        if name == main:
-            continue
-        for number in numbers:
-            reason = (
-                f"a row of the {name} format in a file whose other {count} rows are {main} (line {by_format[main][0]})"
-            )
-            data.bad.add(
-                BadLine(number, 1, None, "mixed_formats", reason, "put the rows of each format into a file of its own")
-            )
-        data.bad.counts["mixed_formats"] += data.by_format[name] - len(numbers)
-    data.bad.shown.sort(key=lambda bad: bad.line)
+def _candidates(names: ColumnNames) -> tuple["Format", ...]:
+    """The formats that have every mapped column."""
+    found = tuple(known for known in FORMATS if names.mapped <= known.required | known.optional)
+    if not found:
+        raise SettingsError(
+            f"columns: {_listed(names.mapped)} belong to no one format.",
+            hint="Map the columns of one: " + "; ".join(_listed(known.required) for known in FORMATS) + ".",
+        )
+    return found
 
 
-def recognise(value: dict[str, Any]) -> Format:
+def _notes(ignored: Counter[str]) -> list[str]:
+    if not ignored:
+        return []
+    return ["keys that are not used: " + ", ".join(f"{key} ({n} rows)" for key, n in ignored.most_common(10))]
+
+
+def recognise(value: dict[str, Any], formats: "tuple[Format, ...] | None" = None) -> Format:
     """The one format whose keys a row has.
 
     Raises:
         Fault: It has those of none, or of several.
     """
-    found = [known for known in FORMATS if known.required <= value.keys()]
+    formats = formats or FORMATS
+    fitting = [known for known in formats if known.required <= value.keys()]
+    found = [one for one in fitting if not any(_better(other, one) for other in fitting)]
     if len(found) == 1:
         return found[0]
     if found:
         names = " and ".join(known.name for known in found)
-        raise Fault("ambiguous", f"the keys fit {names}", "keep the keys of one format")
-    nearest = max(FORMATS, key=lambda known: len(known.required & value.keys()))
+        raise Fault("ambiguous", f"the keys fit {names}", "keep the keys of one format, or map them with columns")
+    nearest = max(formats, key=lambda known: len(known.required & value.keys()))
     keys = ", ".join(map(repr, list(value)[:8])) or "none"
     if missing := nearest.required - value.keys() if nearest.required & value.keys() else None:
         raise Fault(
@@ -193,178 +349,52 @@ def recognise(value: dict[str, Any]) -> Format:
             f"the row has no {_listed(missing)}",
             f"add it; a {nearest.name} row has {_listed(nearest.required)}",
         )
-    known = "; ".join(_listed(known.required) for known in FORMATS)
-    raise Fault("unknown_format", f"the keys ({keys}) fit no known format", f"name the keys as one of: {known}")
+    known = "; ".join(dict.fromkeys(_listed(known.required) for known in formats if known.trains))
+    raise Fault(
+        "unknown_format", f"the keys ({keys}) fit no known format", f"name the keys as one of: {known}; or map them"
+    )
+
+
+def _better(one: Format, other: Format) -> bool:
+    return one is not other and one.covers(other) and not other.covers(one)
 
 
 def _listed(keys: frozenset[str] | set[str]) -> str:
     return " and ".join(repr(key) for key in sorted(keys))
 
 
-def _text(value: dict[str, Any], key: str, *, needed: bool = True) -> str:
-    """A field's text; null and absent are empty text where the field may be left out."""
-    text = value.get(key)
-    if text is None and not needed:
-        return ""
-    return _as_text(text, (key,), key)
+def _keys(*names: str) -> frozenset[str]:
+    return frozenset(names)
 
 
-def _as_text(text: object, at: Where, name: str) -> str:
-    if text is None:
-        raise Fault("empty", f"{name} is null", "write its text, or leave the row out", at=at)
-    if not isinstance(text, str):
-        raise Fault("not_text", f"{name} is {_kind(text)}, not text", "write it as text, in quotes", at=at)
-    return text
-
-
-def _kind(value: object) -> str:
-    names: dict[type, str] = {
-        bool: "true or false",
-        int: "a number",
-        float: "a number",
-        str: "text",
-        list: "a list",
-        dict: "an object",
-    }
-    return names.get(type(value), type(value).__name__)
-
-
-def _require_words(text: str, at: Where, name: str) -> None:
-    if not text.strip():
-        raise Fault("empty", f"{name} is empty", "write its text, or leave the row out", at=at)
-
-
-def _pair(question: str, answer: str) -> Callable[[dict[str, Any], int], Row]:
-    """A reader of two-key rows. White space around both is dropped: it stems from joining them without a template."""
-
-    def convert(value: dict[str, Any], line: int) -> Row:
-        asked, answered = _text(value, question), _text(value, answer)
-        _require_words(asked, (question,), question)
-        _require_words(answered, (answer,), answer)
-        return _row([("user", asked.strip()), ("assistant", answered.strip())], line)
-
-    return convert
-
-
-def _alpaca(value: dict[str, Any], line: int) -> Row:
-    instruction, output = _text(value, "instruction"), _text(value, "output")
-    given = _text(value, "input", needed=False)
-    _require_words(instruction + given, ("instruction",), "instruction")
-    _require_words(output, ("output",), "output")
-    turns = [("system", system)] if (system := _text(value, "system", needed=False)).strip() else []
-    turns += _history(value.get("history"))
-    asked = "\n\n".join(part for part in (instruction, given) if part.strip())
-    return _row([*turns, ("user", asked), ("assistant", output)], line)
-
-
-def _history(history: object) -> list[tuple[str, str]]:
-    if history is None:
-        return []
-    if not isinstance(history, list):
-        raise Fault("bad_history", f"history is {_kind(history)}", 'write [["question", "answer"], …]', at=("history",))
-    turns: list[tuple[str, str]] = []
-    for number, pair in enumerate(cast("list[Any]", history)):
-        at: Where = ("history", number)
-        if not isinstance(pair, list) or len(cast("list[Any]", pair)) != len(("question", "answer")):
-            raise Fault("bad_history", f"history entry {number + 1} is no pair", 'write ["question", "answer"]', at=at)
-        for index, role in enumerate(("user", "assistant")):
-            words = _as_text(cast("list[Any]", pair)[index], (*at, index), f"history entry {number + 1}")
-            _require_words(words, (*at, index), f"history entry {number + 1}")
-            turns.append((role, words))
-    return turns
-
-
-def _row(turns: Sequence[tuple[str, str]], line: int) -> Row:
-    messages = [{"role": role, "content": text} for role, text in turns]
-    return Row(messages, [int(role == "assistant") for role, _ in turns], line)
-
-
-_TOOL_KEYS = ("tool_calls", "function_call", "tool_call_id")
-
-
-def _chat(value: dict[str, Any], line: int) -> Row:
-    given: object = value["messages"]
-    if not isinstance(given, list):
-        raise Fault(
-            "no_messages", f"messages is {_kind(given)}, not a list", 'write [{"role": …}, …]', at=("messages",)
-        )
-    turns = cast("list[Any]", given)
-    if value.get("tools") or value.get("functions"):
-        raise Fault(
-            "tools", "the row declares tools", "tool calls are not read yet; leave such rows out", at=("tools",)
-        )
-    messages: list[Message] = []
-    weights: list[int] = []
-    for number, turn in enumerate(turns):
-        message, weight = _turn(turn, number)
-        messages.append(message)
-        weights.append(weight)
-    _check_order([message["role"] for message in messages], weights)
-    return Row(messages, weights, line)
-
-
-def _turn(turn: object, number: int) -> tuple[Message, int]:
-    at: Where = ("messages", number)
-    name = f"message {number + 1}"
-    if not isinstance(turn, dict):
-        raise Fault("no_messages", f"{name} is {_kind(turn)}", 'write {"role": …, "content": …}', at=at)
-    fields = cast("dict[str, Any]", turn)
-    role = _role(fields, at, name)
-    for key in _TOOL_KEYS:
-        if fields.get(key):
-            raise Fault("tools", f"{name} has {key}", "tool calls are not read yet; leave such rows out", at=(*at, key))
-    where: Where = (*at, "content") if "content" in fields else at
-    content = _as_text(fields.get("content"), where, f"the content of {name}")
-    if role != "system":
-        _require_words(content, where, f"the content of {name} ({role})")
-    weight = fields.get("weight")
-    if weight is not None and (weight not in (0, 1) or role != "assistant"):
-        reason = f"{name} has weight {weight!r}" + ("" if role == "assistant" else f" on a {role} message")
-        raise Fault("bad_weight", reason, "weight is 0 or 1, on assistant messages only", at=(*at, "weight"))
-    return {"role": role, "content": content}, int(role == "assistant" and weight != 0)
-
-
-def _role(fields: dict[str, Any], at: Where, name: str) -> str:
-    role = fields.get("role")
-    if role in ROLES:
-        return str(role)
-    if role is None:
-        raise Fault("unknown_role", f"{name} has no role", f"role is one of {', '.join(ROLES)}", at=at)
-    if role in ("tool", "function"):
-        raise Fault("tools", f"{name} is a {role}'s answer", "tool calls are not read yet; leave such rows out",
-                    at=(*at, "role"))  # fmt: skip
-    nearest = ROLE_SYNONYMS.get(role) if isinstance(role, str) else None
-    fix = f"write {nearest!r}" if nearest else f"role is one of {', '.join(ROLES)}"
-    raise Fault("unknown_role", f"{name} has the unknown role {role!r}", fix, at=(*at, "role"))
-
-
-def _check_order(roles: list[str], weights: list[int]) -> None:
-    at: Where = ("messages",)
-    if not roles:
-        raise Fault("no_messages", "messages is empty", "write at least a user's and an assistant's message", at=at)
-    if "assistant" not in roles:
-        raise Fault("no_assistant", "there is no assistant message", "add the answer to learn from", at=at)
-    if roles[-1] != "assistant":
-        raise Fault(
-            "last_not_assistant",
-            f"the last message is the {roles[-1]}'s, not the assistant's",
-            "end with the assistant's answer, or cut the last message",
-            at=(*at, len(roles) - 1),
-        )
-    if "system" in roles[1:]:
-        late = roles.index("system", 1)
-        raise Fault("system_not_first", f"message {late + 1} is a system message", "put it first, and only one",
-                    at=(*at, late))  # fmt: skip
-    if "user" not in roles:
-        raise Fault("no_user", "there is no user message", "add what the assistant answers", at=at)
-    if not any(weights):
-        raise Fault("no_weight", "every assistant message has weight 0", "leave the row out, or weigh one", at=at)
-
+_TOOLS = ("tools", "functions", "parallel_tool_calls")
+_PREFERENCE = _keys("prompt", "instruction", "input", "system", "conversations", *_TOOLS)
 
 FORMATS: tuple[Format, ...] = (
-    Format("alpaca", frozenset({"instruction", "output"}), frozenset({"input", "system", "history"}), _alpaca),
-    Format("chat", frozenset({"messages"}), frozenset({"tools", "functions", "parallel_tool_calls"}), _chat),
-    Format("prompt-completion", frozenset({"prompt", "completion"}), frozenset(), _pair("prompt", "completion")),
-    Format("question-answer", frozenset({"question", "answer"}), frozenset(), _pair("question", "answer")),
-)
-"""Every format, by the keys that name it."""
+    Format("alpaca", _keys("instruction", "output"), _keys("input", "system", "history", "text"), alpaca),
+    Format("chat", _keys("messages"), _keys(*_TOOLS), chat_row),
+    Format("prompt-completion", _keys("prompt", "completion"), _keys(*_TOOLS), completion),
+    Format("prompt-response", _keys("prompt", "response"), frozenset(), pair("prompt", "response")),
+    Format("question-answer", _keys("question", "answer"), frozenset(), pair("question", "answer")),
+    Format("sharegpt", _keys("conversations"), _keys("system", *_TOOLS), sharegpt_row),
+    Format("text", _keys("text"), frozenset(), plain_text),
+    Format(
+        "openai-preference", _keys("input", "preferred_output", "non_preferred_output"), frozenset(),
+        preferences.openai_preference, trains=False,
+    ),
+    Format(
+        "openai-preference", _keys("input", "preferred_completion", "non_preferred_completion"), frozenset(),
+        preferences.openai_preference, trains=False,
+    ),
+    Format("preference", _keys("chosen", "rejected"), _PREFERENCE, preferences.preference, trains=False),
+    *(
+        Format("unpaired", _keys(*names), _keys("input", "system", *_TOOLS), preferences.unpaired, trains=False)
+        for names in (
+            ("prompt", "completion", "label"), ("prompt", "completion", "kto_tag"),
+            ("instruction", "output", "kto_tag"), ("messages", "kto_tag"), ("conversations", "kto_tag"),
+        )
+    ),
+)  # fmt: skip
+"""Every format, by the keys that name it. ``text`` beside Alpaca's keys is the rendered row, as in the first Alpaca."""
+
+KNOWN_KEYS = frozenset[str]().union(*(known.required | known.optional for known in FORMATS))

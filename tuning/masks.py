@@ -45,19 +45,28 @@ def encoded(
         special: Ids of the control tokens.
         end_token: Id of the token that ends an assistant's turn.
     """
-    ids = encoding.ids
-    tokens = np.array(ids, dtype=np.int32)
+    tokens = np.array(encoding.ids, dtype=np.int32)
+    mask = np.zeros(len(tokens), dtype=np.uint8)
+    for first, end in trained_ranges(encoding, text, spans, special=special, end_token=end_token):
+        mask[first:end] = 1
+    return Encoded(tokens, mask)
+
+
+def trained_ranges(
+    encoding: "Encoding", text: str, spans: Sequence[Span] | None, *, special: frozenset[int], end_token: int | None
+) -> list[tuple[int, int]]:
+    """The tokens that carry loss, as ``(first, end)``; arguments as of ``encoded``."""
     if spans is None:
-        return Encoded(tokens, np.ones(len(ids), dtype=np.uint8))
-    mask = np.zeros(len(ids), dtype=np.uint8)
+        return [(0, len(encoding))]
+    ranges: list[tuple[int, int]] = []
     for span in spans:
         first, end = _tokens_of(encoding, text, span)
         if span.with_end_token:
-            end += end < len(ids) and ids[end] == end_token
+            end += end < len(encoding) and encoding.ids[end] == end_token
         else:
             end = _without_tail(encoding, text[: span.end], first, end, special)
-        mask[first:end] = 1
-    return Encoded(tokens, mask)
+        ranges.append((first, end))
+    return ranges
 
 
 def _tokens_of(encoding: "Encoding", text: str, span: Span) -> tuple[int, int]:

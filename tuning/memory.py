@@ -5,7 +5,7 @@ PEFT's to the number, and the activations are within a tenth of what ``torch.aut
 (tests/tuning/test_memory.py compares both).
 """
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from .recipe import TARGET_PRESETS, Recipe
@@ -81,6 +81,11 @@ class Shape:
             "down_proj": (self.intermediate, self.hidden),
         }
 
+    @property
+    def block_parameters(self) -> int:
+        """Weights of all blocks' linear layers: what is quantized, and what every token is multiplied with."""
+        return self.layers * sum(inputs * outputs for inputs, outputs in self.linears.values())
+
     def targets(self, target_modules: str | list[str]) -> dict[str, tuple[int, int]]:
         """The linear layers of one block that a recipe adapts."""
         names = TARGET_PRESETS[target_modules] if isinstance(target_modules, str) else tuple(target_modules)
@@ -107,6 +112,37 @@ def lora_parameters(model_config: dict[str, Any], recipe: Recipe) -> int:
     return block * shape.layers
 
 
+@dataclass(frozen=True, kw_only=True)
+class Memory:
+    """Device memory of a training run by part, bytes.
+
+    Attributes:
+        weights: The frozen base. NF4 with double quantization takes 4.127 bits a weight in the blocks (QLoRA, arXiv
+            2305.14314, section 3); embedding, head and norms stay in the compute dtype.
+        adapter: LoRA's A and B (and DoRA's magnitudes) in fp32, and their gradients.
+        optimizer: AdamW's two moments of each adapter weight: fp32, or 8 bits each where they are paged (arXiv
+            2110.02861).
+        activations: What autograd keeps for the backward pass (``activation_bytes_per_token``); with checkpointing
+            the input of each block and the inside of one (arXiv 1604.06174).
+        logits: Of every position in the compute dtype, their fp32 copy and its gradient.
+        work: The largest layer, dequantized for its matrix product.
+        overhead: The process itself: libraries, CUDA context, work space of cuBLAS, fragmentation.
+    """
+
+    weights: int
+    adapter: int
+    optimizer: int
+    activations: int
+    logits: int
+    work: int
+    overhead: int
+
+    @property
+    def total(self) -> int:
+        """All parts."""
+        return sum(asdict(self).values())
+
+
 def memory_bytes(
     recipe: Recipe,
     *,
@@ -118,11 +154,31 @@ def memory_bytes(
     gradient_checkpointing: bool | None = None,
     compute_dtype: Dtype = "bfloat16",
 ) -> int:
-    """Device memory that training takes, an estimate.
+    """Device memory that training takes, an estimate: the sum of what ``memory`` gives, with the same arguments."""
+    return memory(
+        recipe,
+        parameters=parameters,
+        model_config=model_config,
+        length=length,
+        device=device,
+        micro_batch=micro_batch,
+        gradient_checkpointing=gradient_checkpointing,
+        compute_dtype=compute_dtype,
+    ).total
 
-    Base (NF4: 4.127 bits a weight for the blocks; embedding, head and norms in the compute dtype) + adapter (fp32
-    weights, gradients and AdamW's two moments, the moments in 8 bits where they are paged) + activations + logits +
-    the largest dequantized layer + the process itself.
+
+def memory(
+    recipe: Recipe,
+    *,
+    parameters: int,
+    model_config: dict[str, Any],
+    length: int,
+    device: str = "cuda",
+    micro_batch: int | None = None,
+    gradient_checkpointing: bool | None = None,
+    compute_dtype: Dtype = "bfloat16",
+) -> Memory:
+    """Device memory that training takes, by part; an estimate.
 
     Args:
         recipe: The training settings; what is ``auto`` in it counts with its least: micro batch 1, checkpointing on.
@@ -142,15 +198,19 @@ def memory_bytes(
         checkpointing = recipe.gradient_checkpointing if recipe.gradient_checkpointing != "auto" else True
     tokens = micro * length
     moments = 2 if device == "cuda" and recipe.optimizer != "adamw" else 8
-    blocks = shape.layers * sum(inputs * outputs for inputs, outputs in shape.linears.values())
-    blocks = min(blocks, parameters)
-    base = blocks * (NF4_BITS / 8 if recipe.quantization == "nf4" else width) + (parameters - blocks) * width
-    adapter = lora_parameters(model_config, recipe) * (2 * FP32 + moments)
+    blocks = min(shape.block_parameters, parameters)
+    trained = lora_parameters(model_config, recipe)
     layer = activation_bytes_per_token(shape, recipe, width=width, device=device)
-    activations = tokens * (shape.layers * shape.hidden * width + layer if checkpointing else shape.layers * layer)
-    logits = tokens * shape.vocabulary * (width + 2 * FP32)
-    dequantized = max(inputs * outputs for inputs, outputs in shape.linears.values()) * width
-    return int(base + adapter + activations + logits + dequantized + OVERHEAD_BYTES.get(device, 0))
+    inside = shape.layers * shape.hidden * width + layer if checkpointing else shape.layers * layer
+    return Memory(
+        weights=int(blocks * (NF4_BITS / 8 if recipe.quantization == "nf4" else width) + (parameters - blocks) * width),
+        adapter=trained * 2 * FP32,
+        optimizer=trained * moments,
+        activations=tokens * inside,
+        logits=tokens * shape.vocabulary * (width + 2 * FP32),
+        work=max(inputs * outputs for inputs, outputs in shape.linears.values()) * width,
+        overhead=int(OVERHEAD_BYTES.get(device, 0)),
+    )
 
 
 def activation_bytes_per_token(shape: Shape, recipe: Recipe, *, width: int, device: str) -> int:

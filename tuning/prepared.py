@@ -10,7 +10,7 @@ receipt.json, tokenizer/  the tokenizer carries the chat template in force
 """
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -19,7 +19,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..settings.errors import NotFoundError
-from .masks import Encoded
 from .protocol import PrepareResult
 
 TRAIN = "train"
@@ -42,13 +41,6 @@ class PreparedSet:
     offsets: NDArray[np.int64]
 
     @classmethod
-    def join(cls, name: str, rows: Sequence[Encoded]) -> Self:
-        """Rows one after the other; at least one."""
-        offsets = np.zeros(len(rows) + 1, dtype=np.int64)
-        np.cumsum([len(row.tokens) for row in rows], out=offsets[1:])
-        return cls(name, np.concatenate([r.tokens for r in rows]), np.concatenate([r.mask for r in rows]), offsets)
-
-    @classmethod
     def load(cls, folder: Path, name: str) -> Self:
         """A set of a prepared folder, mapped into memory and read-only.
 
@@ -62,11 +54,6 @@ class PreparedSet:
                 raise NotFoundError(f"the prepared folder {folder} holds no set {name!r} ({path.name} is missing).")
             parts.append(np.load(path, mmap_mode="r", allow_pickle=False))
         return cls(name, *parts)
-
-    def save(self, folder: Path) -> None:
-        """Write the three files of this set."""
-        for part, array in (("tokens", self.tokens), ("mask", self.mask), ("offsets", self.offsets)):
-            np.save(folder / f"{_stem(self.name)}.{part}.npy", array, allow_pickle=False)
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -86,6 +73,82 @@ class PreparedSet:
     def order(self, seed: int, epoch: int) -> NDArray[np.int64]:
         """The order in which an epoch visits the rows: a permutation, a function of seed and epoch alone."""
         return permutation(len(self), seed, epoch)
+
+
+class SetWriter:
+    """Writes a set piece by piece, so that it may be larger than memory; a context manager.
+
+    Args:
+        folder: Of the prepared data.
+        name: Of the set. Held-out sets have a file of their prompts beside the arrays.
+    """
+
+    def __init__(self, folder: Path, name: str) -> None:
+        self._tokens, self._mask, self._offsets = (
+            _ArrayWriter(folder / f"{_stem(name)}.{part}.npy", dtype)
+            for part, dtype in (("tokens", np.int32), ("mask", np.uint8), ("offsets", np.int64))
+        )
+        self._prompts = None if name == TRAIN else (folder / f"{_stem(name)}.rows.jsonl").open("w", encoding="utf-8")
+        self._offsets.write(np.zeros(1, dtype=np.int64))
+        self.rows = self.tokens = self.trained_tokens = 0
+
+    def write(self, tokens: NDArray[np.int32], mask: NDArray[np.uint8], lengths: NDArray[np.int64]) -> None:
+        """Some rows, one after the other, and how long each is."""
+        self._tokens.write(tokens)
+        self._mask.write(mask)
+        self._offsets.write(self.tokens + np.cumsum(lengths))
+        self.rows += len(lengths)
+        self.tokens += len(tokens)
+        self.trained_tokens += int(mask.sum(dtype=np.int64))
+
+    def write_prompt(self, prompt: dict[str, Any]) -> None:
+        """One of the rows that ``eval_rows`` gives; in a held-out set each row has one."""
+        if self._prompts is None:
+            raise ValueError("training rows have no prompts")
+        self._prompts.write(json.dumps(prompt, ensure_ascii=False) + "\n")
+
+    def close(self) -> None:
+        """Finish the files."""
+        for part in (self._tokens, self._mask, self._offsets):
+            part.close()
+        if self._prompts is not None:
+            self._prompts.close()
+
+    def discard(self) -> None:
+        """Remove the files again."""
+        for part in (self._tokens, self._mask, self._offsets):
+            part.path.unlink()
+        if self._prompts is not None:
+            Path(self._prompts.name).unlink()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class _ArrayWriter:
+    """A one-dimensional ``.npy`` file that grows; its header is written again once the length is known."""
+
+    def __init__(self, path: Path, dtype: type[np.generic]) -> None:
+        self.path, self._dtype, self._count = path, np.dtype(dtype), 0
+        self._file = path.open("wb")
+        self._write_header()
+
+    def write(self, values: NDArray[Any]) -> None:
+        self._file.write(np.ascontiguousarray(values, dtype=self._dtype).data)
+        self._count += len(values)
+
+    def close(self) -> None:
+        self._file.seek(0)
+        self._write_header()
+        self._file.close()
+
+    def _write_header(self) -> None:
+        # numpy leaves room for the first axis to grow, so the header is as long with any count (numpy.lib.format)
+        header = {"descr": self._dtype.str, "fortran_order": False, "shape": (self._count,)}
+        np.lib.format.write_array_header_1_0(self._file, header)
 
 
 def permutation(rows: int, *seed: int) -> NDArray[np.int64]:
@@ -113,12 +176,6 @@ def eval_rows(folder: Path, name: str) -> Iterator[dict[str, Any]]:
     with (folder / f"{_stem(name)}.rows.jsonl").open(encoding="utf-8") as file:
         for line in file:
             yield json.loads(line)
-
-
-def save_eval_rows(folder: Path, name: str, rows: Sequence[dict[str, Any]]) -> None:
-    """Write the rows that ``eval_rows`` reads."""
-    with (folder / f"{_stem(name)}.rows.jsonl").open("w", encoding="utf-8") as file:
-        file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
 
 
 def save_result(folder: Path, result: PrepareResult, settings: dict[str, Any]) -> None:

@@ -5,7 +5,7 @@ a pipe end of their own, because libraries print. No torch here: both sides impo
 
 An event line is ``{"v": 1, "event": NAME, "job": ID, "attempt": N, …}``:
 
-    phase       phase (words), done, total (any unit, or null)      what happens before the first step
+    phase       phase (words), done, total (any unit, or null)      what happens before the first step; eta_s where known
     started     resolved, planned_steps, resume_step, trainable_parameters, total_parameters, unquantized_layers
     progress    step, steps, epoch, loss, learning_rate, grad_norm, tokens, tokens_per_s, eta_s,
                 gpu_memory_bytes, gpu_utilisation (the last two null on a CPU)
@@ -13,6 +13,7 @@ An event line is ``{"v": 1, "event": NAME, "job": ID, "attempt": N, …}``:
     sample      step, prompt, answer, reference
     checkpoint  step, path, size_bytes
     note        level (info, warning), message
+    receipt     receipt       what was found out about data that is refused; the good one is in prepare's result
     done        result (one of the Result models below, as JSON)
     failed      error {code, message, hint}
     drained     step      stopped on request after a checkpoint; the exit code is 75
@@ -67,18 +68,73 @@ class _Request(_Message):
     threads: int = Field(0, description="CPU threads; 0: all cores")
 
 
-class PrepareRequest(_Request):
-    """Read, check, format, split and tokenize a dataset; resolve and fetch the base."""
+class Limits(_Message):
+    """What the trainer program may take while it reads foreign data; 0 is no limit."""
 
-    op: Literal["prepare"] = "prepare"
+    memory_bytes: int = Field(0, description="memory of its own, beside what libraries map")
+    cpu_s: int = Field(0, description="CPU seconds, all threads together")
+    file_bytes: int = Field(0, description="size of the largest file that it writes")
+    wall_s: int = Field(0, description="seconds, fetching the base apart")
+    render_s: int = Field(10, description="seconds that a chat template has for one conversation; it takes 0.0001")
+
+
+class SourceAccess(_Message):
+    """Where datasets may be fetched from, beside local files; the default is nowhere."""
+
+    allowed_schemes: list[str] = Field(default_factory=list, description="of https, http, s3, gs, hub")
+    allowed_hosts: list[str] = Field(default_factory=list, description="hosts and buckets, shell patterns")
+    max_bytes: int = Field(default=0, description="size of the largest file that is fetched; 0: no limit")
+
+
+class DeviceType(_Message):
+    """One type of device that the receipt estimates for."""
+
+    name: str = Field(description="as the catalogue calls it")
+    kind: Literal["cpu", "cuda"]
+    memory_bytes: int
+    flops_per_s: float = Field(default=0, description="dense 16-bit peak; 0 for a CPU, which is measured where it is")
+    bandwidth_bytes_per_s: float = Field(default=0, description="of its memory; 0 where unknown")
+    price_per_hour: float = 0.0
+
+
+class PrepareRequest(_Request):
+    """Read, check, format, split and tokenize a dataset; resolve and fetch the base. ``check`` writes no file."""
+
+    op: Literal["prepare", "check"] = "prepare"
     base_model: str
     revision: str | None = None
-    dataset: str = Field(description="local path of the training rows")
-    eval_datasets: dict[str, str] = Field(default_factory=dict, description="held-out rows by name, local paths")
+    dataset: str = Field(description="training rows: a local path, or a source that may be fetched")
+    eval_datasets: dict[str, str] = Field(default_factory=dict, description="held-out rows by name, alike")
+    columns: dict[str, str] = Field(default_factory=dict, description="what the files call the columns we know")
+    sources: SourceAccess = SourceAccess()
     eval_fraction: float = 0.1
     recipe: Recipe
     seed: int
     out_dir: str = Field(description="where the prepared files are written")
+    duplicates: Literal["drop", "keep"] = Field("drop", description="what becomes of repeated training rows")
+    near_duplicates: float | None = Field(None, description="similarity from which on a row counts as repeated")
+    devices: list[DeviceType] = Field(default_factory=list[DeviceType], description="what the receipt estimates for")
+    eval_max_rows: int = Field(200, description="rows for which evaluate will generate; for the estimate alone")
+    eval_max_new_tokens: int = Field(256, description="tokens it will generate a row; for the estimate alone")
+    limits: Limits = Limits()
+
+
+class IndexRequest(_Request):
+    """Read a dataset file line by line and write the hashes of its rows."""
+
+    op: Literal["index"] = "index"
+    dataset: str = Field(description="local path")
+    out_file: str = Field(description="where the sorted hashes are written")
+    limits: Limits = Limits()
+
+
+class IndexResult(_Message):
+    """What a dataset file holds."""
+
+    rows: int
+    distinct_rows: int
+    sha256: str
+    size_bytes: int
 
 
 class PrepareResult(_Message):
@@ -183,7 +239,9 @@ class GenerateResult(_Message):
     answers: list[str]
 
 
-Request = Annotated[PrepareRequest | TrainRequest | EvaluateRequest | GenerateRequest, Field(discriminator="op")]
+Request = Annotated[
+    PrepareRequest | IndexRequest | TrainRequest | EvaluateRequest | GenerateRequest, Field(discriminator="op")
+]
 _requests: TypeAdapter[Request] = TypeAdapter(Request)
 
 

@@ -1,22 +1,33 @@
-"""The receipt: what ``prepare`` found out about the data, as JSON for programs and as text for people.
+"""The receipt: what ``prepare`` and ``check`` found out about the data, as one JSON object.
 
-Its parts are plain values, so that it goes into ``receipt.json``, the job's record and a terminal alike. In the text
-the words that carry loss stand between marks; a terminal may put a colour in their place.
+Its parts are plain values, so that it goes into ``receipt.json``, the job's record and a program alike; the command
+line renders it (cli/receipt.py), and docs/receipt.md says how to read it. No text of a row stands in it but in the
+sample and the labels, and there whatever looks like a secret or personal data is masked.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from array import array
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .formats import DataFile
+from . import findings
+from .findings import Notes, Repeats
+from .formats import DataFile, Row
 from .masks import Encoded
+from .prepared import TRAIN
+from .privacy import masked
 
+VERSION = 2
 KEPT_LINES = 100
 SAMPLE_CHARACTERS = 4000
+
+
+def _numbers() -> "array[int]":
+    return array("q")  # eight bytes a row, which matters with a million of them
 
 
 @dataclass(slots=True)
@@ -24,14 +35,15 @@ class SetFacts:
     """What tokenizing a set of rows brought to light; lengths are before truncation, in tokens."""
 
     rows: int = 0
-    lengths: list[int] = field(default_factory=list[int])
+    lengths: "array[int]" = field(default_factory=_numbers)
     tokens: int = 0
     trained_tokens: int = 0
     truncated: int = 0
     cut_tokens: int = 0
+    cut_answers: int = 0
+    cut_trained_tokens: int = 0
     dropped: int = 0
     dropped_lines: list[int] = field(default_factory=list[int])
-    duplicates: int = 0
     control_words: int = 0
     system_folded: int = 0
     marked_turns: int = 0
@@ -40,19 +52,81 @@ class SetFacts:
     boundary_merged: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Warned:
+    """Something that a person should know and that stops nothing; ``name`` is a stable word for programs."""
+
+    name: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """What the rows of all files say about themselves, before a token is counted.
+
+    Attributes:
+        notes: By set.
+        repeats: Of the training rows.
+        dropped: Whether repeated training rows are left out.
+    """
+
+    notes: dict[str, Notes]
+    repeats: Repeats
+    dropped: bool
+
+    @classmethod
+    def of(
+        cls, notes: dict[str, Notes], *, drop: bool, near: float | None = None, rows: Sequence[Row] = ()
+    ) -> "Survey":
+        """Look at what was noted of the good rows of every file.
+
+        Args:
+            notes: By set.
+            drop: Whether repeated training rows are to be left out.
+            near: From which similarity on a row repeats another one; None looks at equal ones only.
+            rows: The training rows; needed for ``near`` alone.
+        """
+        return cls(notes, findings.repeats(notes[TRAIN], rows, near), drop)
+
+    @property
+    def kept(self) -> NDArray[np.bool_]:
+        """For each training row whether it stays; the others are repeats that are left out."""
+        return (self.repeats.of < 0) | (not self.dropped)
+
+    def facts(self, format_name: str) -> dict[str, Any]:
+        """The receipt's part about the rows."""
+        train = self.notes[TRAIN]
+        labels = findings.label_facts(train)
+        return {
+            "duplicates": findings.repeats_facts(train, self.repeats, dropped=self.dropped),
+            "conflicts": findings.conflict_facts(train),
+            "overlap": {
+                name: findings.overlap_facts(train, notes) for name, notes in self.notes.items() if name != TRAIN
+            },
+            "sensitive": {name: findings.sensitive_facts(notes) for name, notes in self.notes.items()},
+            "labels": labels,
+            "task": findings.task_facts(train, labels, plain_text=format_name == "text"),
+        }
+
+
 def file_facts(name: str, data: DataFile) -> dict[str, Any]:
-    """What reading a file brought to light."""
+    """What reading a file brought to light; every kind of bad line, and the first hundred lines of each."""
     return {
         "set": name,
         "name": data.path.name,
         "sha256": data.sha256,
         "size_bytes": data.size_bytes,
         "lines": data.lines,
-        "rows": len(data.rows),
+        "rows": data.good,
         "format": data.format,
         "rows_by_format": dict(data.by_format),
         "ignored_keys": dict(data.ignored_keys.most_common(20)),
         "notes": data.notes,
+        "bad": {
+            "total": data.bad.total,
+            "counts": dict(data.bad.counts.most_common()),
+            "lines": [{**asdict(bad), "reason": masked(bad.reason)} for bad in data.bad.shown],
+        },
     }
 
 
@@ -66,9 +140,10 @@ def set_facts(facts: SetFacts) -> dict[str, Any]:
         "tokens_per_row": token_histogram(np.array(facts.lengths, dtype=np.int64)),
         "truncated": facts.truncated,
         "cut_tokens": facts.cut_tokens,
+        "rows_that_lose_answer": facts.cut_answers,
+        "cut_trained_tokens": facts.cut_trained_tokens,
         "dropped": facts.dropped,
         "dropped_lines": facts.dropped_lines,
-        "duplicates": facts.duplicates,
         "rows_with_control_words": facts.control_words,
         "rows_with_system_text_moved": facts.system_folded,
         "turns_found_by_mark": facts.marked_turns,
@@ -77,38 +152,105 @@ def set_facts(facts: SetFacts) -> dict[str, Any]:
     }
 
 
-def set_warnings(name: str, facts: SetFacts, max_length: int) -> Iterator[str]:
+def refused(files: Mapping[str, DataFile], survey: Survey | None) -> dict[str, Any]:
+    """The receipt of data with bad lines: what is wrong, and what the good rows say."""
+    return {
+        "version": VERSION,
+        "ok": False,
+        "files": [file_facts(name, data) for name, data in files.items()],
+        "rows": survey.facts(files[TRAIN].format) if survey else None,
+        "warnings": [asdict(warned) for warned in row_warnings(survey)] if survey else [],
+    }
+
+
+def row_warnings(survey: Survey) -> Iterator[Warned]:
+    """What a person should know about the rows, in sentences."""
+    found, train = survey.repeats, survey.notes[TRAIN]
+    if found.total:
+        kinds = ((found.exact, "exactly"), (found.normalised, "but for case and white space"), (found.near, "nearly"))
+        how = ", ".join(f"{count} {kind}" for count, kind in kinds if count)
+        done = "left out" if survey.dropped else "kept, as asked"
+        yield Warned("duplicates", f"{_rows(found.total)} of {TRAIN} repeat another one ({how}): {done}")
+    conflicts = findings.conflict_facts(train)
+    if conflicts["prompts"]:
+        number = conflicts["prompts"]
+        asked = "1 prompt is" if number == 1 else f"{number} prompts are"
+        at = ", ".join(map(str, conflicts["lines"][0]))
+        yield Warned("conflicts", f"{asked} answered in different ways (lines {at}, for example)")
+    for name, notes in survey.notes.items():
+        if name != TRAIN:
+            yield from _overlap(name, findings.overlap_facts(train, notes))
+        sensitive = findings.sensitive_facts(notes)
+        if sensitive:
+            kinds_found = ", ".join(f"{kind} in {_rows(facts['rows'])}" for kind, facts in sensitive.items())
+            first = min(facts["lines"][0] for facts in sensitive.values())
+            yield Warned(
+                "sensitive", f"{name} likely holds secrets or personal data: {kinds_found}; first, line {first}"
+            )
+    labels = findings.label_facts(train)
+    if labels and labels["one_sided"]:
+        most = labels["most"]
+        yield Warned(
+            "one_sided", f"{most['share']:.0%} of the answers are {most['label']!r}, so always saying it is easy"
+        )
+    task = findings.task_facts(train, labels)
+    if not task["enough"]:
+        yield Warned("few_rows", f"only {_rows(task['rows'], 'training row')}; {task['advice']}")
+
+
+def _overlap(name: str, facts: dict[str, Any]) -> Iterator[Warned]:
+    shared = facts["exact"] + facts["normalised"]
+    if shared:
+        yield Warned(
+            "overlap", f"{name} shares {shared} of its rows with the training rows, so its metrics look too good"
+        )
+    if facts["prompts"]:
+        yield Warned("prompt_overlap", f"{name} asks {facts['prompts']} times what training rows ask too")
+
+
+def set_warnings(name: str, facts: SetFacts, max_length: int) -> Iterator[Warned]:
     """What a person should know about a set, in sentences."""
     if facts.truncated:
-        yield (
+        lost = (
+            f" ({facts.cut_trained_tokens} of the answers of {_rows(facts.cut_answers)})" if facts.cut_answers else ""
+        )
+        yield Warned(
+            "truncated",
             f"cut {facts.truncated} of {_rows(len(facts.lengths))} of {name} to {max_length} tokens: {facts.cut_tokens}"
-            f" tokens lost, the longest row has {max(facts.lengths)}"
+            f" tokens lost{lost}; the longest row has {max(facts.lengths)}",
         )
     if facts.dropped:
-        yield f"dropped {_rows(facts.dropped)} of {name}: within {max_length} tokens nothing of the answer is left"
-    if facts.duplicates:
-        yield f"{name} repeats {_rows(facts.duplicates)} exactly"
+        yield Warned(
+            "no_answer_left",
+            f"dropped {_rows(facts.dropped)} of {name}: within {max_length} tokens nothing of the answer is left",
+        )
     if facts.control_words:
-        yield f"{name} has {_rows(facts.control_words)} with a control token of the base as text, which reads as one"
+        yield Warned(
+            "control_words",
+            f"{name} has {_rows(facts.control_words)} with a control token of the base as text, which reads as one",
+        )
     if facts.system_folded:
-        yield (
+        yield Warned(
+            "system_moved",
             f"the chat template has no system role: put the system text of {_rows(facts.system_folded)} of {name}"
-            " before the first user message; prompts must do the same"
+            " before the first user message; prompts must do the same",
         )
     if facts.prompt_differs:
-        yield (
+        yield Warned(
+            "another_prompt",
             f"{name} has {_rows(facts.prompt_differs)} whose answer does not begin where the template's generation"
-            " prompt ends, so answers may begin differently in use"
+            " prompt ends, so answers may begin differently in use",
         )
     if facts.boundary_merged:
-        yield (
+        yield Warned(
+            "shared_token",
             f"{name} has {facts.boundary_merged} of {_rows(facts.boundary_checked)} in which the end of the prompt and"
-            " the start of the answer share a token"
+            " the start of the answer share a token",
         )
 
 
-def _rows(number: int) -> str:
-    return f"{number} row" if number == 1 else f"{number} rows"
+def _rows(number: int, noun: str = "row") -> str:
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
 def token_histogram(lengths: NDArray[np.int64]) -> dict[str, Any]:
@@ -124,52 +266,14 @@ def token_histogram(lengths: NDArray[np.int64]) -> dict[str, Any]:
 
 
 def sample_pieces(row: Encoded, decode: Callable[[Sequence[int]], str]) -> list[dict[str, Any]]:
-    """A row as text, cut where loss begins and ends: ``[{"text": …, "trained": bool}, …]``."""
+    """A row as text, cut where loss begins and ends: ``[{"text": …, "trained": bool}, …]``; private data is masked."""
     edges = [0, *(np.flatnonzero(np.diff(row.mask)) + 1).tolist(), len(row.mask)]
     pieces: list[dict[str, Any]] = []
     room = SAMPLE_CHARACTERS
     for start, end in pairwise(edges):
-        text = decode(row.tokens[start:end].tolist())
+        text = masked(decode(row.tokens[start:end].tolist()))
         pieces.append({"text": text if len(text) <= room else text[:room] + "…", "trained": bool(row.mask[start])})
         room -= len(text)
         if room <= 0:
             break
     return pieces
-
-
-def _bracketed(text: str) -> str:
-    return f"⟦{text}⟧"
-
-
-def as_text(receipt: dict[str, Any], mark: Callable[[str], str] = _bracketed) -> str:
-    """The receipt for people.
-
-    Args:
-        receipt: As ``prepare`` made it.
-        mark: How words that carry loss are shown; between ⟦ and ⟧ unless set.
-    """
-    lines: list[str] = []
-    for file in receipt["files"]:
-        lines.append(f"{file['name']} ({file['set']}): {file['rows']:,} rows, format {file['format']}")
-        lines += [f"  note: {note}" for note in file["notes"]]
-    lines.append(f"chat template {receipt['template']}, rows of at most {receipt['max_length']} tokens")
-    for name, facts in receipt["sets"].items():
-        lines += _set_lines(name, facts)
-    lines += [f"warning: {warning}" for warning in receipt["warnings"]]
-    lines += ["", "one training row, with what carries loss in marks:", ""]
-    lines.append("".join(mark(p["text"]) if p["trained"] else p["text"] for p in receipt["sample"]))
-    return "\n".join(lines)
-
-
-def _set_lines(name: str, facts: dict[str, Any]) -> list[str]:
-    spread = facts["tokens_per_row"]
-    lines = [
-        f"{name}: {facts['rows']:,} rows, {facts['tokens']:,} tokens, {facts['trained_share']:.0%} of them carry loss",
-        f"  tokens a row: min {spread['min']}, p50 {spread['p50']}, p95 {spread['p95']}, max {spread['max']}",
-    ]
-    widest = max((b["rows"] for b in spread["bins"]), default=1)
-    lines += [f"  {b['up_to']:>7} {'█' * max(1, 30 * b['rows'] // widest)} {b['rows']:,}" for b in spread["bins"]]
-    counts = ((facts["truncated"], "truncated"), (facts["dropped"], "dropped"), (facts["duplicates"], "duplicates"))
-    if any(number for number, _ in counts):
-        lines.append("  " + ", ".join(f"{number:,} {word}" for number, word in counts if number))
-    return lines

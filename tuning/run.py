@@ -20,10 +20,11 @@ from typing import Any
 from ..settings.errors import OutOfMemoryError, TrainingError
 from ..storage.manifest import commit, file_sha256
 from . import base as bases
-from . import batches, checkpoint, lora
+from . import checkpoint, lora
 from . import device as devices
 from .course import Course, Progress, Saving
 from .estimate import planned_steps, resolve_recipe
+from .packing import pack
 from .prepared import PreparedSet, eval_rows, load_result
 from .protocol import Emit, PrepareResult, TrainRequest, TrainResult
 from .recipe import ResolvedRecipe
@@ -113,23 +114,23 @@ class Run:
     def _resolve(self, emit: Emit) -> tuple[ResolvedRecipe, int]:
         """The recipe without any ``auto``, and the sequences of an epoch."""
         request, facts = self.request, self.facts
-        lengths: list[int] = self.rows.lengths.tolist()
-        packed = batches.pack(lengths, facts.max_length) if request.recipe.packing else lengths
+        lengths = self.rows.lengths
+        sequences = len(pack(lengths, facts.max_length)) if request.recipe.packing else len(lengths)
         if request.resolved is not None:
-            return request.resolved, len(packed)
+            return request.resolved, sequences
         folder = bases.folder(request.base, Path(request.cache_dir), request.hub, emit)
         recipe = resolve_recipe(
             request.recipe,
             parameters=request.base.parameters,
             model_config=json.loads((folder / "config.json").read_text(encoding="utf-8")),
-            train_rows=len(packed),
-            train_tokens=sum(lengths),
+            train_rows=sequences,
+            train_tokens=int(lengths.sum()),
             max_length=facts.max_length,
             device=request.device,
             device_memory_bytes=request.device_memory_bytes or devices.total_memory_bytes(request.device),
-            longest_row_tokens=max(lengths),
+            longest_row_tokens=int(lengths.max()),
         )
-        return recipe, len(packed)
+        return recipe, sequences
 
     def _saving(self) -> Saving:
         request = self.request

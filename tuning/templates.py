@@ -1,48 +1,32 @@
 """Chat templates: a row as the text that the base expects, and which of its tokens carry loss.
 
 Loss is on what the model must write after the generation prompt: the assistant's words and the turn's end token, in
-every turn that has weight. A turn is found by rendering the conversation turn by turn: the text up to the turn with
+every turn that has weight; of a turn that calls tools, on the call as the template writes it. Tools and their answers
+carry none. A turn is found by rendering the conversation turn by turn: the text up to the turn with
 the generation prompt, and the text through the turn, must both begin the whole text. Templates that render an earlier
 turn differently once later ones follow (Qwen 3 drops its think block, Mistral moves the system text) break that; then
-the turn's words are found by rendering once more with a mark in their place. Nothing here imports
-torch or transformers.
+the turn's words are found by rendering once more with a mark in their place. Running text is not rendered: all of it
+carries loss, the end-of-text token too. Nothing here imports torch or transformers.
 """
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
 
 import jinja2
 
 from ..settings.errors import BaseModelError, SettingsError
+from . import limits
 from .formats import Message, Row
 from .masks import Encoded, Span, encoded
+from .named_templates import NAMED
+from .tools import ToolSupport, calls_written, has_calls, support_of
 
 if TYPE_CHECKING:
+    from jinja2.sandbox import SandboxedEnvironment
     from tokenizers import Tokenizer
     from transformers import PreTrainedTokenizerBase
-
-ALPACA = (
-    "{% if messages[0]['role'] == 'system' %}{{ messages[0]['content'] + '\n\n' }}{% else %}"
-    "{{ 'Below is an instruction that describes a task. "
-    "Write a response that appropriately completes the request.\n\n' }}{% endif %}"
-    "{% for message in messages %}"
-    "{% if message['role'] == 'user' %}"
-    "{% if not loop.first and loop.previtem['role'] == 'assistant' %}{{ '\n\n' }}{% endif %}"
-    "{{ '### Instruction:\n' + message['content'] + '\n\n' }}"
-    "{% elif message['role'] == 'assistant' %}"
-    "{{ '### Response:\n' + message['content'] + eos_token }}"
-    "{% endif %}{% endfor %}"
-    "{% if add_generation_prompt %}{{ '### Response:\n' }}{% endif %}"
-)
-CHATML = (
-    "{% for message in messages %}"
-    "{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>\n' }}"
-    "{% endfor %}"
-    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
-)
-NAMED = {"alpaca": ALPACA, "chatml": CHATML}
-"""The templates for bases that have none; the first is the default."""
 
 _MARK = "\ue0a1celora\ue0a2"
 _THINK_END = "</think>"
@@ -86,8 +70,11 @@ class ChatTemplate:
     end_token: int | None = None
     warnings: list[str] = field(default_factory=list[str])
     special_tokens: frozenset[int] = frozenset()
+    _tools: ToolSupport | None = None
 
-    def render(self, messages: Sequence[Message], *, generation_prompt: bool = False) -> str:
+    def render(
+        self, messages: Sequence[Message], *, tools: Sequence[dict[str, Any]] = (), generation_prompt: bool = False
+    ) -> str:
         """A conversation as text, rendered in transformers' sandbox.
 
         Raises:
@@ -95,12 +82,49 @@ class ChatTemplate:
         """
         if not self.system_role:
             messages = system_folded(messages)
-        return _render(self.tokenizer, messages, generation_prompt=generation_prompt)
+        if has_calls(messages) and (form := self.tool_support.form):
+            messages = form.written(messages)
+        return self._raw(messages, tools, generation_prompt=generation_prompt)
+
+    def _raw(self, messages: Sequence[Message], tools: Sequence[dict[str, Any]], *, generation_prompt: bool) -> str:
+        with limits.rendering(self.name):
+            return _render(self.tokenizer, messages, tools, generation_prompt=generation_prompt)
+
+    @property
+    def tool_support(self) -> ToolSupport:
+        """What the template does with tools; found out at the first row that has some."""
+        if self._tools is None:
+            self._tools = support_of(self._tried)
+        return self._tools
+
+    def _tried(self, messages: Sequence[Message], tools: Sequence[dict[str, Any]]) -> str | None:
+        try:
+            return self._raw(messages, tools, generation_prompt=False)
+        except TemplateRefusalError:
+            return None
 
     def prompt(self, row: Row) -> str:
-        """What a user's prompt would be: everything before the last assistant's turn, and the generation prompt."""
+        """What a user's prompt would be: everything before the last assistant's turn, and the generation prompt.
+
+        Of running text it is the first half.
+        """
+        if row.plain:
+            return self._beginning() + row.halves[0]
         last = max(number for number, message in enumerate(row.messages) if message["role"] == "assistant")
-        return self.render(row.messages[:last], generation_prompt=True)
+        return self.render(row.messages[:last], tools=row.tools, generation_prompt=True)
+
+    def reference(self, row: Row) -> str:
+        """What an answer to the prompt is compared with: the last turn's words, its tool calls as they are written."""
+        if row.plain:
+            return row.halves[1]
+        if "tool_calls" not in row.messages[-1]:
+            return row.messages[-1]["content"]
+        text, prompt = self.render(row.messages, tools=row.tools), self.prompt(row)
+        answer = text.removeprefix(prompt).rstrip()
+        return answer.removesuffix(self.token_text(self.end_token)) if self.end_token is not None else answer
+
+    def _beginning(self) -> str:
+        return str(_untyped(self.tokenizer).bos_token or "") if _begins_with_bos(self.tokenizer) else ""
 
     def rendered(self, row: Row, *, completion_only: bool) -> Rendered:
         """A row as text, with what carries loss.
@@ -108,7 +132,14 @@ class ChatTemplate:
         Raises:
             TemplateRefusalError: The template does not take the row, or hides an answer's words.
         """
-        text = self.render(row.messages)
+        if row.plain:
+            end = str(_untyped(self.tokenizer).eos_token or "")
+            return Rendered(self._beginning() + row.messages[0]["content"] + end, None)
+        if missing := (row.tools or has_calls(row.messages)) and self.tool_support.missing(row):
+            raise TemplateRefusalError(missing)
+        text = self.render(row.messages, tools=row.tools)
+        if not calls_written(row, text):
+            raise TemplateRefusalError("it leaves out a tool call, or the words beside one")
         if not completion_only:
             return Rendered(text, None)
         spans: list[Span] = []
@@ -125,8 +156,10 @@ class ChatTemplate:
 
     def _span_by_prefix(self, row: Row, number: int, text: str) -> Span | None:
         try:
-            prompt = self.render(row.messages[:number], generation_prompt=True)
-            through = text if number == len(row.messages) - 1 else self.render(row.messages[: number + 1])
+            prompt = self.render(row.messages[:number], tools=row.tools, generation_prompt=True)
+            through = (
+                text if number == len(row.messages) - 1 else self.render(row.messages[: number + 1], tools=row.tools)
+            )
         except TemplateRefusalError:
             return None
         if text.startswith(through) and through.startswith(prompt):
@@ -134,15 +167,36 @@ class ChatTemplate:
         return None
 
     def _span_by_mark(self, row: Row, number: int, text: str) -> Span:
+        if "tool_calls" in row.messages[number]:
+            return self._span_of_calls(row, number, text)
         words = row.messages[number]["content"]
         marked = [dict(message) for message in row.messages]
         marked[number]["content"] = _MARK
-        before, found, after = self.render(marked).partition(_MARK)
+        before, found, after = self.render(marked, tools=row.tools).partition(_MARK)
         answer = words.split(_THINK_END)[-1]
         for form in dict.fromkeys((words, words.strip(), answer, answer.lstrip("\n"), answer.strip())):
             if found and text == before + form + after:
                 return Span(len(before), len(before) + len(form), with_end_token=True)
         raise TemplateRefusalError(f"message {number + 1} is rewritten, so that its words can't be told from the rest")
+
+    def _span_of_calls(self, row: Row, number: int, text: str) -> Span:
+        """What stands where an answer in words would stand; a template that puts tools' answers there too is refused."""
+        marked = [dict(message) for message in row.messages]
+        marked[number] = {"role": "assistant", "content": _MARK}
+        answers = 0
+        for message in marked[number + 1 :]:
+            if message["role"] != "tool":
+                break
+            message["content"] = f"{_MARK}{answers}"
+            answers += 1
+        with suppress(TemplateRefusalError):
+            plain = [*marked[: number + 1], *row.messages[number + 1 :]]
+            before, found, after = self.render(plain, tools=row.tools).partition(_MARK)
+            start = before if text.startswith(before) else before.rstrip()
+            follows = self.render(marked, tools=row.tools).partition(_MARK)[2]
+            if found and text.startswith(start) and text.endswith(after) and follows.count(_MARK) == answers:
+                return Span(len(start), len(text) - len(after), with_end_token=True)
+        raise TemplateRefusalError(f"the tool call of message {number + 1} can't be told from what stands around it")
 
     def encode(self, rendered: Sequence[Rendered]) -> list[Encoded]:
         """Tokenize rendered rows in one batch (no special tokens are added: the template writes them)."""
@@ -151,6 +205,17 @@ class ChatTemplate:
             encoded(encoding, row.text, row.spans, special=self.special_tokens, end_token=self.end_token)
             for encoding, row in zip(encodings, rendered, strict=True)
         ]
+
+    def source(self) -> tuple[str, "SandboxedEnvironment"]:
+        """The template's text, and the sandbox in which transformers renders it."""
+        from transformers.utils import chat_template_utils  # noqa: PLC0415  (transformers takes seconds to import)
+
+        text: str = _untyped(self.tokenizer).chat_template
+        return text, cast("Any", chat_template_utils)._compile_jinja_template(text).environment
+
+    def token_texts(self) -> dict[str, Any]:
+        """The special tokens by the names that templates know them by."""
+        return dict(_untyped(self.tokenizer).special_tokens_map)
 
     def token_text(self, token: int) -> str:
         """A control token as it is written."""
@@ -187,6 +252,10 @@ def choose(tokenizer: "PreTrainedTokenizerBase", named: str | None = None) -> Ch
             template.warnings.append(f"the base has a chat template of its own; {name} is used in its place, as asked")
     else:
         tokenizer.chat_template = own
+        if "strftime_now" in str(own):
+            template.warnings.append(
+                "the chat template writes the date of the day into each row, so rows prepared on another day differ"
+            )
     _probe(template)
     return template
 
@@ -199,7 +268,7 @@ def system_folded(messages: Sequence[Message]) -> list[Message]:
     folded = [dict(message) for message in rest]
     for message in folded:
         if message["role"] == "user" and system["content"].strip():
-            message["content"] = f"{system['content']}\n\n{message['content']}"
+            message["content"] = system["content"] + "\n\n" + message["content"]
             break
     return folded
 
@@ -230,9 +299,13 @@ def _named_template(tokenizer: "PreTrainedTokenizerBase", name: str) -> str:
             hint="Set eos_token in its tokenizer_config.json.",
         )
     text = NAMED[name]
+    return "{{ bos_token }}" + text if _begins_with_bos(tokenizer) else text
+
+
+def _begins_with_bos(tokenizer: "PreTrainedTokenizerBase") -> bool:
+    """Whether the tokenizer puts a begin-of-text token before a text by itself."""
     plain, usual = backend(tokenizer).encode("x", add_special_tokens=False), backend(tokenizer).encode("x")
-    begins_with_bos = usual.ids[:1] == [_untyped(tokenizer).bos_token_id] and plain.ids != usual.ids
-    return "{{ bos_token }}" + text if begins_with_bos else text
+    return usual.ids[:1] == [_untyped(tokenizer).bos_token_id] and plain.ids != usual.ids
 
 
 def _probe(template: ChatTemplate) -> None:
@@ -285,11 +358,17 @@ def _unusable(why: str) -> BaseModelError:
     )
 
 
-def _render(tokenizer: "PreTrainedTokenizerBase", messages: Sequence[Message], *, generation_prompt: bool) -> str:
+def _render(
+    tokenizer: "PreTrainedTokenizerBase",
+    messages: Sequence[Message],
+    tools: Sequence[dict[str, Any]],
+    *,
+    generation_prompt: bool,
+) -> str:
     """The one place where a template, which is foreign code, runs: jinja2's immutable sandbox, in transformers."""
     try:
         return _untyped(tokenizer).apply_chat_template(
-            list(messages), tokenize=False, add_generation_prompt=generation_prompt
+            list(messages), tools=list(tools) or None, tokenize=False, add_generation_prompt=generation_prompt
         )
     except (jinja2.TemplateError, TypeError, ValueError, LookupError, ArithmeticError) as error:
         raise TemplateRefusalError(str(error) or type(error).__name__) from error

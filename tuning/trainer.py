@@ -26,8 +26,10 @@ from pydantic import ValidationError
 from ..settings.errors import CeloraError
 from .protocol import (
     EXIT_DRAINED,
+    Emit,
     EvaluateRequest,
     GenerateRequest,
+    IndexRequest,
     PrepareRequest,
     Request,
     TrainRequest,
@@ -112,11 +114,11 @@ def _answer(request: Request, events: Events, stop: threading.Event) -> int:
     """Run the request and say how it went."""
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     try:
-        _use_threads(request.threads)
+        _use_threads(request)
         result = _dispatch(request, events, stop)
     except CeloraError as error:
         traceback.print_exc()
-        events.emit("failed", error={"code": error.code, "message": error.message, "hint": error.hint})
+        _fail(events, error)
         return error.exit_code
     except Exception as error:  # noqa: BLE001  (this is the edge: whatever it was becomes an event and an exit code)
         traceback.print_exc()
@@ -130,13 +132,22 @@ def _answer(request: Request, events: Events, stop: threading.Event) -> int:
     return 0
 
 
+def _fail(events: Events, error: CeloraError) -> None:
+    events.emit("failed", error={"code": error.code, "message": error.message, "hint": error.hint})
+
+
 def _dispatch(request: Request, events: Events, stop: threading.Event) -> Any:
     """Each stage imports what it needs when it is asked for."""
     match request:
         case PrepareRequest():
             from .dataset import prepare  # noqa: PLC0415
+            from .sources import fetching  # noqa: PLC0415
 
-            return prepare(request, events.emit)
+            return _limited(fetching(prepare), request, events)
+        case IndexRequest():
+            from .hashes import index  # noqa: PLC0415
+
+            return _limited(index, request, events)
         case TrainRequest():
             from .engine import train  # noqa: PLC0415
 
@@ -151,13 +162,32 @@ def _dispatch(request: Request, events: Events, stop: threading.Event) -> Any:
             return generate(request, events.emit)
 
 
-def _use_threads(threads: int) -> None:
+def _limited(run: Callable[[Any, Emit], Any], request: PrepareRequest | IndexRequest, events: Events) -> Any:
+    """Data is foreign: read it within limits."""
+    from . import limits  # noqa: PLC0415  (the other stages have none)
+
+    guard = limits.impose(request.limits, limits.end_with(lambda error: _fail(events, error)))
+
+    def emit(event: str, **fields: Any) -> None:
+        guard.doing = fields.get("phase", guard.doing)
+        events.emit(event, **fields)
+
+    try:
+        return run(request, emit)
+    except MemoryError as error:
+        raise limits.memory_error(request.limits, guard.doing) from error
+    finally:
+        guard.stop()
+
+
+def _use_threads(request: Request) -> None:
     """CPU threads of torch; before it is imported, so that OpenMP makes no more than these. 0 leaves it all cores."""
-    if threads:
-        os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = str(threads)
+    if request.threads:
+        os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = str(request.threads)
+    if request.threads and not isinstance(request, PrepareRequest | IndexRequest):  # which may need no torch at all
         import torch  # noqa: PLC0415  (the environment has to be set before)
 
-        torch.set_num_threads(threads)  # pyright: ignore[reportUnknownMemberType]
+        torch.set_num_threads(request.threads)  # pyright: ignore[reportUnknownMemberType]
 
 
 def _watch(requests: FileIO, job: str, stop: threading.Event) -> None:

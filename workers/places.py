@@ -4,8 +4,10 @@ The trainer writes locally; we upload, the manifest last. Nothing becomes the jo
 fenced attempt uploads stays in that attempt's own folder and is nobody's.
 """
 
+import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 from ..settings.settings import Settings
 from ..storage.artifacts import Artifacts
@@ -64,6 +66,12 @@ class Places:
         target = self.local("fetched", name)
         self.artifacts.get_file(source, target)
         return target
+
+    def keep_receipt(self, receipt: dict[str, Any]) -> None:
+        """Keep what was found out about the data with the job, also where it is refused."""
+        path = self.local("receipt.json")
+        path.write_text(json.dumps(receipt, ensure_ascii=False, indent=1), encoding="utf-8")
+        self.artifacts.put_file(path, self.uri("receipt.json"))
 
     def log(self, stage: str) -> Path:
         """The log of a stage of this attempt: below the artifact root where that is local, else in the scratch."""

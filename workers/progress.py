@@ -46,6 +46,7 @@ class Progress:
             "sample": self._sample,
             "note": self._note,
             "checkpoint": self._checkpoint,
+            "receipt": self._receipt,
         }
 
     def take(self, event: dict[str, Any]) -> None:
@@ -121,6 +122,10 @@ class Progress:
             self._event("warning", "checkpoint_missed", f"step {facts['step']}: {error}", {})
             return True
         self._store_checkpoint(facts, uri)
+        return False
+
+    def _receipt(self, facts: dict[str, Any]) -> bool:
+        self._held.places.keep_receipt(facts["receipt"])
         return False
 
     def _store_checkpoint(self, facts: dict[str, Any], uri: str) -> None:

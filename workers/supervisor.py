@@ -6,6 +6,9 @@ group is gone), ``Lost`` (somebody else owns the job), ``TrainerError`` (the tra
 """
 
 import logging
+import re
+import shutil
+import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +16,9 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from ..settings.errors import CeloraError
+from ..settings.errors import CeloraError, LimitError
+from ..tuning.limits import partial
+from ..tuning.protocol import PrepareRequest
 from .lease import Lease
 from .process import TrainerProcess, log_tail
 
@@ -76,12 +81,14 @@ def supervise(
     trainer = TrainerProcess(request, log, environment)
     watch = _Watch(trainer, lease, draining, cancelling, grace_s)
     last: dict[str, Any] | None = None
+    phase = ""
     try:
         while (events := trainer.events(POLL_S)) is not None:
             for event in events:
                 if event["event"] in ("done", "failed", "drained"):
                     last = event
                 else:
+                    phase = event.get("phase", phase)
                     on_event(event)
             watch.look()
     except BaseException:
@@ -89,7 +96,8 @@ def supervise(
         raise
     finally:
         code = trainer.close()
-    return watch.outcome(last, code, log)
+        _tidy(request)
+    return watch.outcome(last, code, log, phase)
 
 
 class _Watch:
@@ -127,7 +135,7 @@ class _Watch:
             self._deadline = time.monotonic() + self.grace_s
             self.trainer.stop()
 
-    def outcome(self, last: dict[str, Any] | None, code: int, log: Path) -> dict[str, Any]:
+    def outcome(self, last: dict[str, Any] | None, code: int, log: Path, phase: str) -> dict[str, Any]:
         if self.lease.lost or self._asked == "lost":
             raise Lost
         if last and last["event"] == "done":
@@ -140,10 +148,27 @@ class _Watch:
             raise Drained(None)
         if last and last["event"] == "failed":
             raise TrainerError(last["error"], log_tail(log))
-        raise TrainerError(_death(code), log_tail(log))
+        raise TrainerError(_death(code, phase, log_tail(log)), log_tail(log))
 
 
-def _death(code: int) -> dict[str, Any]:
+_LIMITS = {
+    signal.SIGXCPU: ("used up its CPU time", "an operator may raise CELORA_PREPARE_CPU_S"),
+    signal.SIGALRM: ("was stuck in one step that nothing could interrupt", "look at the chat template and at the rows"),
+    signal.SIGABRT: ("ran out of the memory it may take", "an operator may raise CELORA_PREPARE_MEMORY_BYTES"),
+}
+"""What the kernel's limits look like from outside (tuning/limits.py), and what to do."""
+
+_NO_MEMORY = re.compile(r"memory allocation of \d+ bytes failed|std::bad_alloc|Cannot allocate memory")
+
+
+def _death(code: int, phase: str, tail: str) -> dict[str, Any]:
+    if -code in _LIMITS and (code != -signal.SIGABRT or _NO_MEMORY.search(tail)):
+        what, advice = _LIMITS[signal.Signals(-code)]
+        return {
+            "code": LimitError.code,
+            "message": f"the trainer {what} and was ended (while it did: {phase or 'start'}).",
+            "hint": f"Split or mend the dataset; {advice}.",
+        }
     if code < 0:
         return {
             "code": "killed",
@@ -165,15 +190,24 @@ def run_once(request: BaseModel, on_event: Handler, *, log: Path, environment: d
     """
     trainer = TrainerProcess(request, log, environment)
     last: dict[str, Any] | None = None
+    phase = ""
     try:
         while (events := trainer.events(POLL_S)) is not None:
             for event in events:
                 if event["event"] in ("done", "failed"):
                     last = event
                 else:
+                    phase = event.get("phase", phase)
                     on_event(event)
     finally:
         code = trainer.close()
+        _tidy(request)
     if last and last["event"] == "done":
         return dict(last["result"])
-    raise TrainerError(last["error"] if last else _death(code), log_tail(log))
+    raise TrainerError(last["error"] if last else _death(code, phase, log_tail(log)), log_tail(log))
+
+
+def _tidy(request: BaseModel) -> None:
+    """Remove the half-written folder of a trainer that the kernel ended; it is gone by itself in any other case."""
+    if isinstance(request, PrepareRequest):
+        shutil.rmtree(partial(Path(request.out_dir)), ignore_errors=True)

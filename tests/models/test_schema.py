@@ -88,7 +88,7 @@ def test_what_is_missing_older_or_newer_is_told(fresh, monkeypatch):
         fresh.require_schema()
     fresh.migrate()
     with monkeypatch.context() as patch:
-        patch.setattr(ScriptDirectory, "get_current_head", lambda self: "0002")
+        patch.setattr(ScriptDirectory, "get_current_head", lambda self: "the next")
         with pytest.raises(SettingsError, match=r"older than this celora.*celora migrate"):
             fresh.require_schema()
     with fresh.session() as session:

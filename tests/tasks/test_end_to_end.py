@@ -30,6 +30,9 @@ def test_a_foreign_app_gets_a_checked_adapter_from_send_task(running, finished):
     assert {"adapter_model.safetensors", "adapter_config.json", "README.md", "tokenizer.json"} <= names
     assert not [name for name in names if name.endswith((".bin", ".pt", ".pkl"))]
     assert str(running.settings.home) not in (folder_of(finished) / "adapter_config.json").read_text()
+    receipt = json.loads((running.settings.home / "artifacts/jobs/twice/attempt-1/receipt.json").read_text())
+    assert receipt["ok"]
+    assert "cpu" in {device["name"] for device in receipt["estimate"]["devices"]}
 
 
 def test_the_same_id_twice_is_one_job_and_the_record_tells_its_whole_story(running, finished, legal_history):
@@ -86,6 +89,8 @@ def test_bad_data_fails_before_any_gpu_time_and_names_the_line(running, spec, tm
     job = running.job(result.id)
     assert (job["status"], job["stage"], job["error"]["code"]) == ("failed", "prepare", "bad_data")
     assert job["gpu_seconds"] == 0
+    receipt = json.loads((running.settings.home / f"artifacts/jobs/{result.id}/attempt-1/receipt.json").read_text())
+    assert (receipt["ok"], receipt["files"][0]["bad"]["counts"]) == (False, {"bad_json": 1})
 
 
 def test_a_worker_killed_in_mid_training_costs_at_most_a_checkpoint(running, spec, legal_history):

@@ -193,3 +193,30 @@ class Recorder:
 @pytest.fixture
 def recorder():
     return Recorder
+
+
+@pytest.fixture(scope="session")
+def bare_base(tmp_path_factory):
+    """Makes a base that ``prepare`` takes: a configuration, a byte-level tokenizer with a chat template, no real weights."""
+    from safetensors.numpy import save_file
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    def make(template):
+        folder = tmp_path_factory.mktemp("bare")
+        alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+        words = {word: number for number, word in enumerate(["<pad>", "</s>", *alphabet])}
+        inner = Tokenizer(models.BPE(words, []))
+        inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        inner.decoder = decoders.ByteLevel()
+        tokenizer = PreTrainedTokenizerFast(tokenizer_object=inner, pad_token="<pad>", eos_token="</s>")
+        tokenizer.chat_template = template
+        tokenizer.save_pretrained(folder)
+        config = {"model_type": "llama", "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1}
+        config |= {"num_attention_heads": 2, "max_position_embeddings": 256, "vocab_size": len(tokenizer)}
+        (folder / "config.json").write_text(json.dumps(config))
+        weights = {"model.embed_tokens.weight": np.zeros((len(tokenizer), 16), dtype=np.float32)}
+        save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+        return folder
+
+    return make

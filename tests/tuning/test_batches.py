@@ -3,7 +3,7 @@ import pytest
 import torch
 from transformers import GemmaConfig, LlamaConfig, MistralConfig, Phi3Config, Qwen2Config
 
-from celora.tuning.batches import Batches, isolated, pack, pack_batch
+from celora.tuning.batches import Batches, isolated, pack_batch
 from celora.tuning.loss import pad_batch, summed_loss
 from celora.tuning.prepared import PreparedSet
 
@@ -96,21 +96,6 @@ def test_rows_of_like_length_share_a_micro_batch():
 def test_a_micro_batch_counts_its_tokens_without_the_padding():
     batches = make_batches([4, 9], micro_batch=2, accumulation=1)
     assert int(batches.collate([0, 1])["tokens"]) == 13
-
-
-def test_packing_is_best_fit_decreasing():
-    assert pack([6, 4, 3, 3], 10) == [[0, 1], [2, 3]]
-    assert pack([12, 3], 10) == [[0], [1]]
-    assert pack([], 10) == []
-
-
-def test_packing_fills_its_sequences():
-    rng = np.random.default_rng(2)
-    lengths = np.minimum(rng.lognormal(5.6, 0.8, 20_000).astype(int) + 1, 2048).tolist()
-    packed = pack(lengths, 2048)
-    assert sorted(row for sequence in packed for row in sequence) == list(range(20_000))
-    assert max(sum(lengths[row] for row in sequence) for sequence in packed) <= 2048
-    assert sum(lengths) / (2048 * len(packed)) > 0.995
 
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])

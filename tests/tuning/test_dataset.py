@@ -16,7 +16,6 @@ from celora.tuning.dataset import PreparedSet, eval_rows, load_result, load_sett
 from celora.tuning.formats import BadRowsError
 from celora.tuning.prepared import permutation
 from celora.tuning.protocol import PrepareRequest
-from celora.tuning.receipt import as_text
 from celora.tuning.recipe import Recipe
 
 CHATML = (
@@ -105,7 +104,9 @@ class Events(list):
 def run(tmp_path, plain_base):
     """Prepare some rows; what it told lies in ``run.events``, what it wrote in ``run.out``."""
 
-    def run(rows, *, base=plain_base, evals=None, out="prepared", seed=3, eval_fraction=0.1, **recipe):
+    def run(
+        rows, *, base=plain_base, evals=None, out="prepared", seed=3, eval_fraction=0.1, duplicates="drop", **recipe
+    ):
         run.events = Events()
         run.out = tmp_path / out
         request = PrepareRequest(
@@ -118,6 +119,7 @@ def run(tmp_path, plain_base):
                 name: str(write_rows(tmp_path / f"{name}.jsonl", held)) for name, held in (evals or {}).items()
             },
             eval_fraction=eval_fraction,
+            duplicates=duplicates,
             recipe=Recipe(**recipe),
             seed=seed,
             out_dir=str(run.out),
@@ -218,10 +220,17 @@ def test_the_split_depends_on_the_seed_alone(run):
 
 def test_the_split_keeps_equal_rows_together(run):
     rows = gsm_rows(30) * 2
-    result = run(rows, eval_fraction=0.2)
+    result = run(rows, eval_fraction=0.2, duplicates="keep")
     assert (result.train_rows, result.eval_rows) == (48, {"eval": 12})
     assert not set(words_of(run.out, "eval")) & set(words_of(run.out, "train"))
-    assert any("train repeats 24 rows exactly" in warning for warning in result.warnings)
+
+
+def test_repeated_rows_are_left_out_before_the_split(run):
+    result = run([*gsm_rows(30), *gsm_rows(30)], eval_fraction=0.2)
+    assert (result.train_rows, result.eval_rows) == (24, {"eval": 6})
+    assert words_of(run.out, "train") + words_of(run.out, "eval") != []
+    once = run(gsm_rows(30), eval_fraction=0.2, out="once")
+    assert (once.train_rows, once.eval_rows) == (24, {"eval": 6})
 
 
 def test_no_split_where_held_out_rows_are_given_or_not_wanted(run):
@@ -339,7 +348,7 @@ def test_a_full_disk_is_named_and_leaves_nothing(run, monkeypatch):
     def full(*_args, **_options):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(prepared_files.np, "save", full)
+    monkeypatch.setattr(prepared_files.SetWriter, "write", full)
     with pytest.raises(DiskFullError, match="no space left for the prepared data"):
         run(gsm_rows(20))
     assert list(run.out.parent.glob("prepared*")) == []
@@ -352,7 +361,7 @@ def test_preparing_again_replaces_what_was_there(run):
     verify_manifest(run.out)
 
 
-def test_the_receipt_tells_it_all_in_json_and_in_words(run):
+def test_the_receipt_tells_it_all_in_json(run):
     result = run([*gsm_rows(40), {"question": "a </s> b", "answer": "It has 1."}], eval_fraction=0)
     receipt = json.loads((run.out / "receipt.json").read_text())
     assert receipt == result.receipt
@@ -365,11 +374,8 @@ def test_the_receipt_tells_it_all_in_json_and_in_words(run):
     assert facts["trained_share"] == pytest.approx(result.trained_tokens / result.train_tokens, abs=1e-4)
     assert facts["rows_with_control_words"] == 1
     assert [piece["trained"] for piece in receipt["sample"]] == [False, True]
-    text = as_text(receipt)
-    assert "### Response:\n⟦It has <<0+1=1>>1 apples.\n#### 1</s>⟧" in text
-    assert "train: 41 rows" in text
-    assert "warning: train has 1 row with a control token" in text
-    assert "[[It has" in as_text(receipt, mark=lambda words: f"[[{words}]]")
+    assert receipt["sample"][1]["text"] == "It has <<0+1=1>>1 apples.\n#### 1</s>"
+    assert any("train has 1 row with a control token" in warning["message"] for warning in receipt["warnings"])
 
 
 def test_loss_on_all_words_where_it_is_asked_for(run):
@@ -380,7 +386,9 @@ def test_loss_on_all_words_where_it_is_asked_for(run):
 def test_progress_is_told_in_phases(run):
     run(gsm_rows(20))
     phases = [(fields["phase"], fields["done"], fields["total"]) for fields in run.events.of("phase")]
-    assert ("read train.jsonl", None, None) in phases
+    size = (run.out.parent / "train.jsonl").stat().st_size
+    assert ("read train.jsonl", 0, size) in phases
+    assert ("read train.jsonl", size, size) in phases
     assert ("tokenize train", 0, 18) in phases
     assert ("tokenize train", 18, 18) in phases
 

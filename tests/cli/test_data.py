@@ -1,0 +1,103 @@
+import json
+
+import pytest
+
+from celora.cli.data import known
+from celora.models.database import get_database
+from celora.models.tables import Job
+from celora.settings.errors import BaseModelError, CeloraError, LimitError
+from celora.settings.settings import get_settings
+
+
+@pytest.fixture(scope="session")
+def base(tmp_path_factory):
+    """A base as far as a check looks at it: configuration, tokenizer, and weights of the right shape."""
+    import numpy as np
+    from safetensors.numpy import save_file
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    folder = tmp_path_factory.mktemp("base")
+    words = {word: number for number, word in enumerate(["<pad>", "</s>", "<unk>", "one", "two", "1", "2"])}
+    inner = Tokenizer(models.WordLevel(words, unk_token="<unk>"))
+    inner.pre_tokenizer = pre_tokenizers.Whitespace()
+    PreTrainedTokenizerFast(
+        tokenizer_object=inner, pad_token="<pad>", eos_token="</s>", unk_token="<unk>"
+    ).save_pretrained(folder)
+    config = {
+        "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": 16, "intermediate_size": 32,
+        "num_hidden_layers": 1, "num_attention_heads": 2, "max_position_embeddings": 128, "vocab_size": len(words),
+    }  # fmt: skip
+    (folder / "config.json").write_text(json.dumps(config))
+    weights = {"model.embed_tokens.weight": np.zeros((len(words), 16), dtype=np.float32)}
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    return folder
+
+
+@pytest.mark.slow
+def test_a_check_says_it_all_writes_nothing_and_ends_in_0(celora, rows, base, home):
+    result = celora("check", rows, "--base-model", base, "--rank", "4", "--eval-fraction", "0", "--json")
+    assert result.exit_code == 0, result.stderr
+    receipt = result.json()
+    assert (receipt["ok"], receipt["error"], receipt["sets"]["train"]["rows"]) == (True, None, 2)
+    assert {"cpu", "t4", "h100"} <= {device["name"] for device in receipt["estimate"]["devices"]}
+    assert {"few_rows", "nothing_held_out"} <= {warning["name"] for warning in receipt["warnings"]}
+    assert not list((home / "scratch").rglob("*"))
+    assert not (home / "artifacts").exists()
+    assert not (home / "celora.db").exists()
+
+
+@pytest.mark.slow
+def test_bad_data_ends_in_1_with_every_kind_of_bad_line(celora, rows):
+    rows.write_text(rows.read_text() + '{"prompt": "x", "completion": ""}\n{\n')
+    result = celora("check", rows, "--base-model", "smollm2-135m-instruct")
+    assert result.exit_code == 1
+    assert "2 bad lines: 1 empty, 1 bad_json" in result.stdout
+    assert "3     column 31  empty" in result.stdout
+    assert "this data can't be trained on: 2 bad lines in train.jsonl" in result.stderr
+    told = celora("check", rows, "--base-model", "smollm2-135m-instruct", "--json")
+    assert told.exit_code == 1
+    assert told.json()["error"]["code"] == "bad_data"
+    assert [line["line"] for line in told.json()["files"][0]["bad"]["lines"]] == [3, 4]
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "sentence"),
+    [
+        (["none.jsonl", "--base-model", "x"], 65, "the dataset none.jsonl is no file here"),
+        (["train.jsonl"], 64, "base_model is missing"),
+        (["train.jsonl", "--base-model", "x", "--ranck", "3"], 64, "ranck is no field; did you mean rank?"),
+        (["train.jsonl", "more.jsonl", "--base-model", "x"], 64, "train.jsonl, more.jsonl are 2"),
+        (["faq@3", "--base-model", "x"], 66, "there is no dataset faq"),
+    ],
+)
+def test_what_cannot_be_checked_is_refused_in_a_sentence(celora, rows, words, code, sentence):
+    result = celora("check", *words)
+    assert result.exit_code == code, result.stderr
+    assert sentence in result.stderr
+
+
+@pytest.mark.slow
+def test_what_is_not_the_datas_fault_keeps_its_own_exit_code(celora, rows):
+    result = celora("check", rows, "--base-model", "./nowhere")
+    assert result.exit_code == 69
+    assert "nowhere" in result.stderr
+
+
+def test_a_job_shows_the_receipt_of_its_latest_attempt_that_has_one(celora, job):
+    result = celora("receipt", job)
+    assert result.exit_code == 66
+    assert "has no receipt yet; it is pending" in result.stderr
+    with get_database().transaction() as session:
+        session.get(Job, job).attempt = 3
+    for attempt, name in ((1, "first"), (2, "second")):
+        folder = get_settings().home / "artifacts" / "jobs" / job / f"attempt-{attempt}"
+        folder.mkdir(parents=True)
+        (folder / "receipt.json").write_text(json.dumps({"name": name}))
+    assert celora("receipt", job, "--json").json() == {"name": "second"}
+
+
+def test_an_error_of_the_trainer_is_again_what_it_was():
+    assert isinstance(known({"code": "base_model", "message": "no", "hint": ""}), BaseModelError)
+    assert isinstance(known({"code": "data_limit", "message": "no"}), LimitError)
+    assert type(known({"code": "killed", "message": "no", "hint": "look"})) is CeloraError

@@ -1,0 +1,227 @@
+"""Prepared data is made once: what is reused, what is not, and what happens to a damaged entry."""
+
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from celora.storage.manifest import verify_manifest
+from celora.tuning import reuse
+from celora.tuning.dataset import load_result, load_settings, prepare
+from celora.tuning.prepared import PreparedSet
+from celora.tuning.protocol import PrepareRequest
+from celora.tuning.recipe import Recipe
+
+TEMPLATE = (
+    "{% for m in messages %}{{ m['role'] + ': ' + m['content'] + '</s>' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ 'assistant: ' }}{% endif %}"
+)
+REUSED = "the prepared data of an earlier run is reused: same rows, base and settings"
+
+
+@pytest.fixture(scope="module")
+def base(bare_base):
+    return bare_base(TEMPLATE)
+
+
+@pytest.fixture
+def run(tmp_path, base):
+    """Prepare rows; the result, and what it told."""
+
+    def run(rows=30, *, out="out", name="train.jsonl", recipe=None, **fields):
+        path = tmp_path / name
+        words = [{"prompt": f"how many is {n}?", "completion": f"it is {n}"} for n in range(rows)]
+        path.write_text("".join(json.dumps(row) + "\n" for row in words))
+        notes = []
+        request = {
+            "job": out, "attempt": 1, "cache_dir": str(tmp_path / "cache"), "base_model": str(base),
+            "dataset": str(path), "recipe": Recipe(**(recipe or {})), "seed": 1, "out_dir": str(tmp_path / out),
+        } | fields  # fmt: skip
+        result = prepare(PrepareRequest(**request), lambda _, **told: notes.append(told.get("message")))
+        run.reused = REUSED in notes
+        run.notes = [note for note in notes if note]
+        return result
+
+    run.out = tmp_path
+    run.entries = lambda: sorted(path for path in (tmp_path / "cache" / "prepared").iterdir() if path.is_dir())
+    return run
+
+
+def same(folder, other):
+    return all(
+        np.array_equal(getattr(PreparedSet.load(folder, name), part), getattr(PreparedSet.load(other, name), part))
+        for name in ("train", "eval")
+        for part in ("tokens", "mask", "offsets")
+    )
+
+
+def test_the_second_run_takes_what_the_first_made_and_says_so(run):
+    first = run(out="first")
+    assert not run.reused
+    assert first.receipt["reused"] is False
+    second = run(out="second", job="another")
+    assert run.reused
+    assert second.receipt["reused"] is True
+    assert load_result(run.out / "second") == second
+    assert verify_manifest(run.out / "second")["job"] == "another"
+    assert same(run.out / "first", run.out / "second")
+    assert second.model_copy(update={"receipt": {}}) == first.model_copy(update={"receipt": {}})
+    differs = {name for name in first.receipt if first.receipt[name] != second.receipt[name]}
+    assert differs == {"reused"}
+
+
+def test_another_way_to_train_reuses_the_tokens_and_estimates_anew(run):
+    first = run(out="first", recipe={"rank": 8})
+    second = run(out="second", recipe={"rank": 256, "learning_rate": 1e-5})
+    assert run.reused
+    assert second.memory_bytes > first.memory_bytes
+    assert load_settings(run.out / "second")["recipe"]["rank"] == 256
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"rows": 31},
+        {"recipe": {"max_length": 60}},
+        {"recipe": {"completion_only": False}},
+        {"recipe": {"template": "alpaca"}},
+        {"eval_fraction": 0.5},
+        {"seed": 2},
+        {"duplicates": "keep"},
+    ],
+    ids=str,
+)
+def test_what_changes_a_token_is_prepared_anew(run, change):
+    run(out="first")
+    run(out="second", **change)
+    assert not run.reused
+    assert len(run.entries()) == 2
+
+
+def test_a_seed_matters_only_where_it_splits(run):
+    run(out="first", eval_fraction=0, seed=1)
+    run(out="second", eval_fraction=0, seed=2)
+    assert run.reused
+
+
+def test_the_files_name_is_told_and_shapes_nothing(run):
+    run(out="first", name="one.jsonl")
+    second = run(out="second", name="two.jsonl")
+    assert run.reused
+    assert second.receipt["files"][0]["name"] == "two.jsonl"
+
+
+def test_another_tokenizer_is_another_entry(run, base, tmp_path):
+    run(out="first")
+    path = base / "tokenizer_config.json"
+    before = path.read_text()
+    try:
+        path.write_text(json.dumps(json.loads(before) | {"model_max_length": 77}))
+        run(out="second")
+        assert not run.reused
+    finally:
+        path.write_text(before)
+
+
+def test_a_damaged_entry_is_made_anew(run):
+    run(out="first")
+    tokens = run.entries()[0] / "train.tokens.npy"
+    content = bytearray(tokens.read_bytes())
+    content[-1] ^= 1
+    tokens.unlink()
+    tokens.write_bytes(content)
+    run(out="second")
+    assert not run.reused
+    assert any("damaged" in note for note in run.notes)
+    run(out="third")
+    assert run.reused
+    assert same(run.out / "second", run.out / "third")
+
+
+def test_changing_what_a_job_prepared_changes_no_fact_of_the_entry(run):
+    run(out="first")
+    (run.out / "first" / "prepared.json").write_text("{}")
+    second = run(out="second")
+    assert run.reused
+    assert load_result(run.out / "second") == second
+
+
+def test_a_full_cache_costs_the_reuse_alone(run, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(reuse, "_place", full)
+    run(out="first")
+    assert any("can't be kept for reuse: No space left" in note for note in run.notes)
+    assert (run.out / "first" / "prepared.json").is_file()
+    assert run.entries() == []
+
+
+def test_a_disk_that_links_nothing_gets_copies(run, monkeypatch):
+    from pathlib import Path
+
+    def refused(*_):
+        raise OSError(18, "Invalid cross-device link")
+
+    monkeypatch.setattr(Path, "hardlink_to", refused)
+    run(out="first")
+    run(out="second")
+    assert run.reused
+    assert same(run.out / "first", run.out / "second")
+
+
+def test_several_at_once_leave_one_whole_entry(run, base, tmp_path):
+    run(out="first")
+    entry = run.entries()[0]
+    made = reuse.Entry(entry)
+    kept = [reuse.Entry(entry.with_name("another")) for _ in range(8)]
+    threads = [threading.Thread(target=one.keep, args=(tmp_path / "first", print)) for one in kept]
+    taken = [tmp_path / f"taken-{number}" for number in range(4)]
+    for folder in taken:
+        folder.mkdir()
+    threads += [threading.Thread(target=made.take, args=(folder, print)) for folder in taken]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [path.name for path in run.entries()] == sorted([entry.name, "another"])
+    verify_manifest(entry.with_name("another"))
+    assert all(same(folder, tmp_path / "first") for folder in taken)
+
+
+def test_sweep_removes_what_nobody_used_for_long_and_what_was_left(run, tmp_path):
+    run(out="first")
+    entry = run.entries()[0]
+    left = entry.with_name(".left-by-a-killed-process")
+    left.mkdir()
+    assert reuse.sweep(tmp_path / "cache", 14) == 0
+    for folder in (entry, left):
+        os.utime(folder, (time.time() - 15 * 86400,) * 2)
+    run(out="second")
+    assert run.reused
+    assert reuse.sweep(tmp_path / "cache", 14) == 1
+    os.utime(entry, (time.time() - 15 * 86400,) * 2)
+    assert reuse.sweep(tmp_path / "cache", 14) == 1
+    assert run.entries() == []
+    assert reuse.sweep(tmp_path / "nothing here", 14) == 0
+
+
+def test_reuse_loads_no_tokenizer(run, base, tmp_path):
+    run(out="first")
+    request = PrepareRequest(
+        job="j", attempt=1, cache_dir=str(tmp_path / "cache"), base_model=str(base), recipe=Recipe(), seed=1,
+        dataset=str(tmp_path / "train.jsonl"), out_dir=str(tmp_path / "second"),
+    )  # fmt: skip
+    code = (
+        "import sys; from celora.tuning.dataset import prepare; from celora.tuning.protocol import PrepareRequest\n"
+        "result = prepare(PrepareRequest.model_validate_json(sys.argv[1]), lambda *_, **__: None)\n"
+        "print(result.receipt['reused'], {'torch', 'transformers', 'tokenizers'} & set(sys.modules))"
+    )
+    command = [sys.executable, "-c", code, request.model_dump_json()]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["True", "set()"]

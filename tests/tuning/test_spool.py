@@ -1,0 +1,67 @@
+from dataclasses import fields
+
+import numpy as np
+import pytest
+
+from celora.tuning import spool as spools
+from celora.tuning.rows import Row
+from celora.tuning.spool import Spool, choose_rows
+
+TOOLS = [{"type": "function", "function": {"name": "look", "parameters": {"type": "object", "properties": {}}}}]
+CALL = {"id": "1", "type": "function", "function": {"name": "look", "arguments": '{"a": "ü"}'}}
+
+
+def talk(number):
+    messages = [{"role": "user", "content": f"q{number}\n\u2028"}, {"role": "assistant", "content": f"a{number} é 漢"}]
+    return Row(messages, [0, 1], number + 1)
+
+
+ROWS = [
+    *map(talk, range(5)),
+    Row([{"role": "assistant", "content": "", "tool_calls": [CALL]}], [1], 77, tools=TOOLS),
+    Row([{"role": "assistant", "content": "once upon a time"}], [1], 78, plain=True),
+]
+
+
+@pytest.fixture
+def spool(tmp_path):
+    spool = Spool(tmp_path)
+    for row in ROWS:
+        spool.append(row)
+    return spool
+
+
+def test_rows_come_back_as_they_were_whatever_their_kind(spool):
+    assert list(spool) == ROWS
+    assert [spool[number] for number in (6, 0, -2)] == [ROWS[6], ROWS[0], ROWS[-2]]
+    assert spool[2:4] == ROWS[2:4]
+    assert len(spool) == 7
+    used = {field.name for field in fields(Row) if any(getattr(row, field.name) for row in ROWS)}
+    assert used == {field.name for field in fields(Row)}, "a new field of a row has no example here"
+
+
+def test_a_row_that_is_not_there_is_an_index_error(spool):
+    with pytest.raises(IndexError):
+        spool[7]
+
+
+@pytest.mark.parametrize("read_bytes", [1, 100, 1 << 20])
+def test_chosen_rows_are_read_in_their_order_whatever_fits_into_one_read(spool, monkeypatch, read_bytes):
+    monkeypatch.setattr(spools, "READ_BYTES", read_bytes)
+    wanted = np.array([True, False, False, True, True, False, True])
+    chosen = choose_rows(spool, wanted)
+    assert list(chosen) == [ROWS[0], ROWS[3], ROWS[4], ROWS[6]]
+    again = choose_rows(chosen, np.array([False, True, False, True]))
+    assert list(again) == [ROWS[3], ROWS[6]]
+    assert (len(again), again[1], again[-1], again[:1]) == (2, ROWS[6], ROWS[6], [ROWS[3]])
+    assert list(choose_rows(spool, ~wanted & wanted)) == []
+    assert choose_rows(spool, wanted | True) is spool
+
+
+def test_rows_in_a_list_are_chosen_alike():
+    assert choose_rows(ROWS, np.arange(7) == 3) == [ROWS[3]]
+
+
+def test_nothing_is_left_on_disk(tmp_path, spool):
+    assert list(tmp_path.iterdir()) == []
+    assert spool[0] == ROWS[0]

@@ -1,0 +1,73 @@
+"""Reading the fields of a row: each is what it should be, or a fault that names it, its place and what to do."""
+
+from collections import Counter
+from typing import Any, cast
+
+from .faults import Fault, Where
+
+KEPT_KEYS = 1000
+
+
+def text(value: dict[str, Any], key: str, *, needed: bool = True) -> str:
+    """A field's text; null and absent are empty text where the field may be left out."""
+    found = value.get(key)
+    if found is None and not needed:
+        return ""
+    return as_text(found, (key,), key)
+
+
+def words(value: dict[str, Any], key: str) -> str:
+    """A field's text, which must hold more than white space."""
+    found = text(value, key)
+    require_words(found, (key,), key)
+    return found
+
+
+def as_text(found: object, at: Where, name: str) -> str:
+    """What was found, if it is text."""
+    if found is None:
+        raise Fault("empty", f"{name} is null", "write its text, or leave the row out", at=at)
+    if not isinstance(found, str):
+        raise Fault("not_text", f"{name} is {kind(found)}, not text", "write it as text, in quotes", at=at)
+    return found
+
+
+def require_words(found: str, at: Where, name: str) -> None:
+    """Refuse text that is empty or white space."""
+    if not found.strip():
+        raise Fault("empty", f"{name} is empty", "write its text, or leave the row out", at=at)
+
+
+def items(found: object, at: Where, name: str, *, fault: str, example: str) -> list[Any]:
+    """What was found, if it is a list."""
+    if not isinstance(found, list):
+        raise Fault(fault, f"{name} is {kind(found)}, not a list", f"write {example}", at=at)
+    return cast("list[Any]", found)
+
+
+def fields(found: object, at: Where, name: str, *, fault: str, example: str) -> dict[str, Any]:
+    """What was found, if it is an object."""
+    if not isinstance(found, dict):
+        raise Fault(fault, f"{name} is {kind(found)}", f"write {example}", at=at)
+    return cast("dict[str, Any]", found)
+
+
+def kind(value: object) -> str:
+    """What a value is, in words."""
+    names: dict[type, str] = {
+        type(None): "null",
+        bool: "true or false",
+        int: "a number",
+        float: "a number",
+        str: "text",
+        list: "a list",
+        dict: "an object",
+    }
+    return names.get(type(value), f"a {type(value).__name__}")
+
+
+def count_keys(counts: Counter[str], keys: set[str]) -> None:
+    """Count keys that are not used; a file with a new key in each row does not fill the memory."""
+    for key in keys:
+        if len(counts) < KEPT_KEYS or key in counts:
+            counts[key[:100]] += 1

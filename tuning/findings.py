@@ -1,0 +1,295 @@
+"""What rows say about themselves before a token is counted: repeats, overlap, contradictions, labels, private data.
+
+One pass over the rows takes notes (``Notes.add``), 32 bytes a row: four 64-bit numbers, most of them hashes of Python's
+own, which are quick and only compared within this process. The questions are asked of the notes afterwards, in numpy.
+Two rows are the same *exactly*, or *normalised*: in Unicode's NFKC, without case, and with every run of white space as
+one space.
+"""
+
+import importlib
+import json
+import unicodedata
+from array import array
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..settings.errors import UnavailableError
+from .rows import Row
+from .privacy import find, masked
+
+SHOWN_LINES = 20
+MOST_LABELS = 50
+LABEL_CHARACTERS = 60
+ROWS_A_LABEL = 5
+"""With so many rows a distinct short answer at least, answers are labels."""
+ONE_SIDED = 0.8
+FEW_A_LABEL = 50
+SHINGLE_WORDS = 5
+SKETCH_SLOTS = 128
+SEED = 42
+BATCH_ROWS = 10_000
+
+
+def _numbers() -> "array[int]":
+    return array("q")
+
+
+@dataclass(slots=True)
+class Notes:
+    """What is remembered of the rows of one set."""
+
+    exact: "array[int]" = field(default_factory=_numbers)
+    normal: "array[int]" = field(default_factory=_numbers)
+    prompts: "array[int]" = field(default_factory=_numbers)
+    lines: "array[int]" = field(default_factory=_numbers)
+    turns: int = 0
+    structured: int = 0
+    answer_characters: int = 0
+    labels: Counter[str] | None = field(default_factory=Counter[str])
+    sensitive: dict[str, int] = field(default_factory=dict[str, int])
+    sensitive_lines: dict[str, list[int]] = field(default_factory=dict[str, list[int]])
+
+    def __len__(self) -> int:
+        return len(self.lines)
+
+    def add(self, row: Row) -> None:
+        """Take notes of a row."""
+        said = [(str(message["role"]), _words(message)) for message in row.messages]
+        prompt, answer = said[:-1], said[-1][1]
+        normal, tools = tuple((role, normalised(text)) for role, text in said), _tools(row)
+        self.exact.append(hash((tools, *said)))
+        self.normal.append(hash((tools, *normal)))
+        self.prompts.append(hash((tools, *normal[:-1])) if prompt else 0)
+        self.lines.append(row.line)
+        self.turns += sum(role == "assistant" for role, _ in prompt)
+        self.answer_characters += len(answer)
+        self.structured += answer.lstrip()[:1] in ("{", "[") and answer.rstrip()[-1:] in ("}", "]")
+        self._label(answer)
+        self._private(row.line, "\n".join([text for _, text in said]))
+
+    def _label(self, answer: str) -> None:
+        if self.labels is None:
+            return
+        self.labels[answer.strip()[: LABEL_CHARACTERS + 1]] += 1
+        if len(self.labels) > MOST_LABELS:
+            self.labels = None
+
+    def _private(self, line: int, text: str) -> None:
+        for kind in {kind for kind, _, _ in find(text)}:
+            self.sensitive[kind] = self.sensitive.get(kind, 0) + 1
+            lines = self.sensitive_lines.setdefault(kind, [])
+            if len(lines) < SHOWN_LINES:
+                lines.append(line)
+
+
+@dataclass(frozen=True, slots=True)
+class Repeats:
+    """Rows of one set that say what an earlier row of it says.
+
+    Attributes:
+        of: For each row the number of the earlier row that it repeats, or -1.
+        exact: Rows that repeat one to the letter.
+        normalised: Rows that only differ in case, white space or Unicode form.
+        near: Rows that share most of their words with one.
+    """
+
+    of: NDArray[np.int64]
+    exact: int
+    normalised: int
+    near: int = 0
+
+    @property
+    def total(self) -> int:
+        """All of them."""
+        return self.exact + self.normalised + self.near
+
+
+def take_notes(rows: Iterable[Row]) -> Notes:
+    """Notes of a whole set."""
+    notes = Notes()
+    for row in rows:
+        notes.add(row)
+    return notes
+
+
+def normalised(text: str) -> str:
+    """A text without what seldom matters: Unicode form, case, white space."""
+    folded = text if text.isascii() else unicodedata.normalize("NFKC", text)
+    return " ".join(folded.casefold().split())
+
+
+def repeats(notes: Notes, rows: Sequence[Row] = (), near: float | None = None) -> Repeats:
+    """Which rows repeat an earlier one.
+
+    Args:
+        notes: Of the rows.
+        rows: The rows themselves, needed for near-duplicates only.
+        near: From which similarity on (Jaccard, of runs of five words) rows are near-duplicates; None does not look.
+    """
+    exactly, normally = _earlier(notes.exact), _earlier(notes.normal)
+    exact = int((exactly >= 0).sum())
+    repeated = int((normally >= 0).sum())
+    near_ones = _near(rows, normally, near) if near is not None and len(rows) else 0
+    return Repeats(normally, exact, repeated - exact, near_ones)
+
+
+def _earlier(keys: "array[int]") -> NDArray[np.int64]:
+    """For each key the place of its first occurrence, where that is an earlier one; else -1."""
+    values = np.frombuffer(keys, dtype=np.int64) if keys else np.zeros(0, dtype=np.int64)
+    _, first, which = np.unique(values, return_index=True, return_inverse=True)
+    earlier = first[which].astype(np.int64)
+    earlier[earlier == np.arange(len(values))] = -1
+    return earlier
+
+
+def _near(rows: Sequence[Row], of: NDArray[np.int64], threshold: float) -> int:
+    """Mark near-duplicates in ``of``, by MinHash and locality-sensitive hashing; how many there are.
+
+    MinHash (Broder 1997) estimates the Jaccard similarity of two sets of word runs from 128 numbers each, with a
+    standard error of at most 1 / sqrt(128), 9 percentage points at worst. LSH may miss a pair near the threshold.
+    """
+    rensa = _rensa()
+    index = rensa.RMinHashDeduplicator(threshold=threshold, num_perm=SKETCH_SLOTS, use_lsh=True, seed=SEED)
+    left = np.flatnonzero(of < 0)
+    count = 0
+    for start in range(0, len(left), BATCH_ROWS):
+        batch = [int(number) for number in left[start : start + BATCH_ROWS]]
+        kept: list[bool] = index.add_pairs([(str(number), shingles(rows[number])) for number in batch])
+        for number, fresh in zip(batch, kept, strict=True):
+            if not fresh:
+                of[number] = _like(index, rows[number])
+                count += 1
+    return count
+
+
+def _like(index: Any, row: Row) -> int:
+    """The first row in the index that a near-duplicate is like."""
+    sketch = _rensa().RMinHash(SKETCH_SLOTS, SEED)
+    sketch.update(shingles(row))
+    return min(map(int, index.get_duplicates(sketch)))
+
+
+def _rensa() -> Any:
+    try:
+        return importlib.import_module("rensa")  # only where it is asked for; it carries no types
+    except ModuleNotFoundError:
+        raise UnavailableError(
+            "near_duplicates needs the package rensa, which is not installed.", hint="Run: pip install 'celora[train]'"
+        ) from None
+
+
+def shingles(row: Row) -> list[str]:
+    """The runs of five words of a row, normalised; a shorter row is one run."""
+    words = " ".join(normalised(_words(message)) for message in row.messages).split()
+    if len(words) <= SHINGLE_WORDS:
+        return [" ".join(words)]
+    return [" ".join(words[at : at + SHINGLE_WORDS]) for at in range(len(words) - SHINGLE_WORDS + 1)]
+
+
+def repeats_facts(notes: Notes, found: Repeats, *, dropped: bool) -> dict[str, Any]:
+    """The repeats as the receipt has them, the first lines with the line that each repeats."""
+    where = np.flatnonzero(found.of >= 0)[:SHOWN_LINES].tolist()
+    return {
+        "exact": found.exact,
+        "normalised": found.normalised,
+        "near": found.near,
+        "dropped": found.total if dropped else 0,
+        "lines": [{"line": notes.lines[row], "repeats": notes.lines[int(found.of[row])]} for row in where],
+    }
+
+
+def overlap_facts(train: Notes, held_out: Notes) -> dict[str, Any]:
+    """How many held-out rows, and how many held-out prompts, training sees too."""
+    exact = np.isin(held_out.exact, train.exact)
+    normal = np.isin(held_out.normal, train.normal)
+    prompts = np.isin(held_out.prompts, train.prompts) & (np.array(held_out.prompts) != 0)
+    where = np.flatnonzero(normal)[:SHOWN_LINES].tolist()
+    return {
+        "exact": int(exact.sum()),
+        "normalised": int(normal.sum()) - int(exact.sum()),
+        "prompts": int((prompts & ~normal).sum()),
+        "lines": [held_out.lines[row] for row in where],
+    }
+
+
+def conflict_facts(notes: Notes) -> dict[str, Any]:
+    """Prompts that are asked several times and answered differently (prompts and answers compared normalised)."""
+    prompts = np.array(notes.prompts, dtype=np.int64)
+    _, first = np.unique(np.array(notes.normal, dtype=np.int64), return_index=True)  # one row of each prompt and answer
+    asked, answers = np.unique(prompts[first], return_counts=True)
+    contested = asked[(answers > 1) & (asked != 0)]
+    shown = [
+        sorted(notes.lines[int(row)] for row in first[prompts[first] == prompt]) for prompt in contested[:SHOWN_LINES]
+    ]
+    return {
+        "prompts": len(contested),
+        "rows": int(np.isin(prompts, contested).sum()),
+        "lines": sorted(lines[:5] for lines in shown),
+    }
+
+
+def sensitive_facts(notes: Notes) -> dict[str, Any]:
+    """Rows with likely secrets and personal data, by kind: how many and where, never what."""
+    return {
+        kind: {"rows": rows, "lines": notes.sensitive_lines[kind]}
+        for kind, rows in sorted(notes.sensitive.items(), key=lambda item: -item[1])
+    }
+
+
+def label_facts(notes: Notes) -> dict[str, Any] | None:
+    """Where the answers are labels: how they are shared out. None where they are words of their own."""
+    labels = notes.labels
+    if not labels or len(notes) < ROWS_A_LABEL * len(labels) or max(map(len, labels)) > LABEL_CHARACTERS:
+        return None
+    (top, rows), (rarest, fewest) = labels.most_common(1)[0], labels.most_common()[-1]
+    return {
+        "distinct": len(labels),
+        "most": {"label": masked(top), "rows": rows, "share": round(rows / len(notes), 4)},
+        "fewest": {"label": masked(rarest), "rows": fewest},
+        "one_sided": rows / len(notes) >= ONE_SIDED,
+    }
+
+
+def task_facts(notes: Notes, labels: dict[str, Any] | None, *, plain_text: bool = False) -> dict[str, Any]:
+    """What kind of task the rows look like, and whether there are enough of them.
+
+    100 to 500 rows teach a style or format, 1,000 to 5,000 a moderate task, 10,000 to 50,000 a complex one; a label
+    wants 50 examples of its own. Rules of thumb of the field (OpenAI's and Together's fine-tuning guides), not
+    measurements on this data.
+    """
+    rows = len(notes)
+    if plain_text:
+        return _task("continued pre-training", 10_000, rows, "plain text teaches words and facts, not how to answer")
+    if labels is not None:
+        wanted = max(100, FEW_A_LABEL * labels["distinct"])
+        return _task("classification", wanted, rows, f"{FEW_A_LABEL} rows for each of {labels['distinct']} labels")
+    if rows and notes.structured >= 0.9 * rows:
+        return _task("structured output", 500, rows, "a format wants 100 to 500 rows, with the odd cases among them")
+    if rows and 2 * notes.turns >= rows:
+        return _task(
+            "conversation", 1_000, rows, "a style wants 100 to 500 rows, a task of several turns 1,000 to 5,000"
+        )
+    advice = "a style or format wants 100 to 500 rows, a moderate task 1,000 to 5,000, a complex one 10,000 to 50,000"
+    return _task("answers", 100, rows, advice)
+
+
+def _task(kind: str, wanted: int, rows: int, advice: str) -> dict[str, Any]:
+    return {"kind": kind, "rows": rows, "rows_wanted": wanted, "enough": rows >= wanted, "advice": advice}
+
+
+def _words(message: dict[str, Any]) -> str:
+    """What a message says; tool calls and what else it carries as JSON."""
+    content = message.get("content")
+    rest = {key: value for key, value in message.items() if key not in ("role", "content")}
+    if isinstance(content, str) and not rest:
+        return content
+    return f"{content or ''} {json.dumps(rest, sort_keys=True, ensure_ascii=False, default=str)}"
+
+
+def _tools(row: Row) -> str:
+    return json.dumps(row.tools, sort_keys=True) if row.tools else ""

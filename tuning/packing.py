@@ -1,0 +1,114 @@
+"""Packing by index: which rows share a sequence, found from their lengths alone.
+
+Best fit decreasing (Johnson 1973): longest row first, each into the fullest sequence that still takes it; at most 11/9
+of the optimum, and with thousands of rows nearly full. Rows of one length are placed together, as many as a sequence
+takes at once, so the work grows with the number of different lengths and sequences rather than with that of the rows.
+The result is a function of the lengths alone, the same on every machine.
+"""
+
+from dataclasses import dataclass
+from itertools import repeat
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+
+@dataclass(frozen=True, slots=True)
+class Bins:
+    """Rows by sequence, flat.
+
+    Attributes:
+        rows: int64, every row once: sequence i holds ``rows[offsets[i]:offsets[i + 1]]``, longest first.
+        offsets: int64, one more than there are sequences.
+    """
+
+    rows: NDArray[np.int64]
+    offsets: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def __getitem__(self, index: int) -> NDArray[np.int64]:
+        """The rows of a sequence."""
+        return self.rows[self.offsets[index] : self.offsets[index + 1]]
+
+    def totals(self, lengths: NDArray[np.integer[Any]]) -> NDArray[np.int64]:
+        """Tokens of each sequence."""
+        ends = np.zeros(len(self.rows) + 1, dtype=np.int64)
+        np.cumsum(lengths[self.rows], out=ends[1:])
+        return np.diff(ends[self.offsets])
+
+
+def alone(rows: int) -> Bins:
+    """Every row a sequence of its own, in their order."""
+    return Bins(np.arange(rows, dtype=np.int64), np.arange(rows + 1, dtype=np.int64))
+
+
+def pack(lengths: ArrayLike, capacity: int) -> Bins:
+    """Put rows into as few sequences of at most ``capacity`` tokens as best fit decreasing finds.
+
+    Args:
+        lengths: Tokens of each row, at least 1. A longer row than the capacity gets a sequence of its own.
+        capacity: Tokens of a sequence.
+
+    Returns:
+        The rows by sequence; of rows of one length the earlier comes first.
+
+    Raises:
+        ValueError: A length or the capacity is less than 1.
+
+    Example:
+        lengths [6, 4, 3, 3], capacity 10 give the sequences [0, 1] and [2, 3].
+    """
+    sizes = np.minimum(np.asarray(lengths, dtype=np.int64), capacity)
+    if capacity < 1 or (len(sizes) and sizes.min() < 1):
+        raise ValueError("lengths and capacity count tokens and are at least 1")
+    order = np.argsort(-sizes, kind="stable")
+    places = np.array(_places(sizes, capacity), dtype=np.int64)
+    by_sequence = np.argsort(places, kind="stable")
+    offsets = np.zeros(int(places.max(initial=-1)) + 2, dtype=np.int64)
+    np.cumsum(np.bincount(places, minlength=len(offsets) - 1), out=offsets[1:])
+    return Bins(order[by_sequence], offsets)
+
+
+def _places(sizes: NDArray[np.int64], capacity: int) -> list[int]:
+    """The sequence of each row, rows from the longest to the shortest."""
+    counts = np.bincount(sizes, minlength=1)
+    open_by_room = _OpenSequences(capacity)
+    places: list[int] = []
+    for size in np.flatnonzero(counts)[::-1].tolist():
+        left = int(counts[size])
+        while left:
+            sequence, room = open_by_room.tightest(size)
+            # once it has taken a row, the tightest sequence is the tightest still, until it can take no more
+            rows = min(left, room // size)
+            places.extend(repeat(sequence, rows))
+            open_by_room.put(sequence, room - rows * size)
+            left -= rows
+    return places
+
+
+class _OpenSequences:
+    """Sequences by the room they have left; the rooms that occur are the bits of one number."""
+
+    def __init__(self, capacity: int) -> None:
+        self._capacity, self._opened, self._rooms = capacity, 0, 0
+        self._by_room: list[list[int]] = [[] for _ in range(capacity + 1)]
+
+    def tightest(self, size: int) -> tuple[int, int]:
+        """Take out the sequence with the least room that holds ``size``, a new one where none does; and its room."""
+        fitting = self._rooms >> size
+        if not fitting:
+            self._opened += 1
+            return self._opened - 1, self._capacity
+        room = size + (fitting & -fitting).bit_length() - 1
+        sequence = self._by_room[room].pop()
+        if not self._by_room[room]:
+            self._rooms ^= 1 << room
+        return sequence, room
+
+    def put(self, sequence: int, room: int) -> None:
+        """Put a sequence back with the room it has left."""
+        self._by_room[room].append(sequence)
+        self._rooms |= 1 << room

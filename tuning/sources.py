@@ -1,0 +1,339 @@
+"""Where a dataset may come from: a local file, ``s3://``, ``gs://``, ``https://``, or a dataset of the hub.
+
+Nothing beyond local files is read before an operator lists its scheme, and its host or bucket. A source is judged when
+a job is submitted and again where it is fetched; it is downloaded whole, under a limit on its size, and only then read,
+so that no library ever opens what a stranger wrote. ``https`` is spoken here and not through fsspec, which follows
+redirects to anywhere and resolves names by itself: each redirect is judged like the first address, and the connection
+goes to the very address that was judged. ``s3`` and ``gs`` go through fsspec, with the credentials of its environment.
+
+    s3://BUCKET/KEY    gs://BUCKET/KEY    https://HOST/PATH    hub:OWNER/NAME?config=C&split=S&revision=R
+"""
+
+import fnmatch
+import http.client
+import ipaddress
+import re
+import shutil
+import socket
+import ssl
+import unicodedata
+from collections.abc import Callable, Generator, Iterator
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from pathlib import Path, PurePosixPath
+from typing import Any, NamedTuple, TypeVar
+from urllib.parse import SplitResult, urljoin, urlsplit
+
+import fsspec  # pyright: ignore[reportMissingTypeStubs]
+
+from ..settings.errors import CeloraError, DataError, LimitError, UnavailableError
+from . import limits
+from .containers import CONTAINERS, suffix_of
+from .hub_datasets import HubDataset, fetch_hub_dataset
+from .progress import PhaseProgress
+from .protocol import Emit, PrepareRequest, SourceAccess
+
+WEB = {"https": 443, "http": 80}
+BUCKETS = ("s3", "gs")
+HUB = "hub"
+SCHEMES = (*WEB, *BUCKETS, HUB)
+CHUNK_BYTES = 1 << 20
+TIMEOUT_S = 30
+REDIRECTS = 5
+_GLOB = re.compile(r"[*?\[\]{}]")
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):")
+_LOCAL_HINT = "Download it first and submit the file."
+
+
+class Remote(NamedTuple):
+    """A source that was judged and may be fetched."""
+
+    scheme: str
+    url: str
+    name: str
+    hub: HubDataset | None = None
+
+
+def is_remote(source: str) -> bool:
+    """Whether a source is anything but a local path; what kind, and whether it is allowed, is for ``judge``."""
+    return "://" in source or "::" in source or (bool(found := _SCHEME.match(source)) and found[1].lower() in _KNOWN)
+
+
+_KNOWN = (*SCHEMES, "file", "data", "local", "memory", "ftp")
+
+
+def judge(source: str, access: SourceAccess) -> Remote:
+    """What a remote source names, if it may be fetched. No connection is made.
+
+    Raises:
+        DataError: It is malformed, of a scheme or host that is not allowed, or names no file that can be read.
+    """
+    if any(unicodedata.category(letter) in ("Cc", "Cs", "Zs") for letter in source) or "\\" in source:
+        raise DataError(f"the dataset {source!r} holds white space, control characters or backslashes.",
+                        hint="Percent-encode them.")  # fmt: skip
+    if "::" in source:
+        raise DataError(f"{source!r} is a chain of URLs.", hint="Give the URL of one file.")
+    found = _SCHEME.match(source)
+    scheme = found[1].lower() if found else ""
+    if scheme == "file":
+        raise DataError(f"{source!r} is a file:// URL.", hint="Give an absolute path, without file://.")
+    if scheme not in SCHEMES:
+        raise DataError(
+            f"{source!r} has the scheme {scheme!r}, which celora does not read.", hint=f"Use {', '.join(SCHEMES)}."
+        )
+    if scheme not in access.allowed_schemes:
+        allowed = ", ".join(access.allowed_schemes) or "none"
+        raise DataError(
+            f"{source!r}: datasets from {scheme} are not allowed on this installation (allowed: {allowed}).",
+            hint=f"{_LOCAL_HINT} Or let an operator add {scheme} to CELORA_ALLOWED_SCHEMES.",
+        )
+    if scheme == HUB:
+        dataset = HubDataset.parse(source)
+        return Remote(scheme, source, dataset.file_name, dataset)
+    return _judge_url(source, scheme, access)
+
+
+def _judge_url(source: str, scheme: str, access: SourceAccess) -> Remote:
+    try:
+        parts = urlsplit(source)
+        port = parts.port
+    except ValueError as error:
+        raise DataError(f"{source!r} is no URL ({error}).", hint="Give the URL of one file.") from None
+    if not source[len(scheme) :].startswith("://") or not parts.hostname:
+        raise DataError(f"{source!r} names no host.", hint=f"Write {scheme}://HOST/PATH.")
+    if parts.username is not None or parts.password is not None:
+        raise DataError(
+            f"the dataset URL of {parts.hostname} carries a user or a password.",
+            hint="Secrets stay on the server side: let an operator set the credentials of its environment.",
+        )
+    if parts.fragment or "#" in source:
+        raise DataError(f"{source!r} has a fragment.", hint="Give the URL of one file, without #.")
+    if _GLOB.search(parts.path) or (scheme in BUCKETS and "?" in source):
+        raise DataError(f"{source!r} is a pattern.", hint="Give the URL of one file.")
+    if ".." in PurePosixPath(parts.path).parts or "%2e%2e" in parts.path.lower():
+        raise DataError(f"{source!r} climbs with '..'.", hint="Give the plain URL of one file.")
+    host = parts.hostname if port in (None, WEB.get(scheme)) else f"{parts.hostname}:{port}"
+    if not any(fnmatch.fnmatchcase(host, name.lower()) for name in access.allowed_hosts):
+        what = "bucket" if scheme in BUCKETS else "host"
+        raise DataError(
+            f"{source!r}: the {what} {host} is not allowed on this installation.",
+            hint=f"{_LOCAL_HINT} Or let an operator add {host} to CELORA_ALLOWED_HOSTS.",
+        )
+    name = PurePosixPath(parts.path).name
+    if not suffix_of(name):
+        raise DataError(
+            f"{source!r} names no file that can be read.",
+            hint=f"Its path must end in {', '.join(CONTAINERS)}, or in one of these and .gz.",
+        )
+    return Remote(scheme, source, name)
+
+
+def fetch(remote: Remote, folder: Path, request: PrepareRequest, emit: Emit) -> Path:
+    """Download a source into a folder; nothing of it is left there when it fails.
+
+    Args:
+        remote: As ``judge`` found it.
+        folder: Made if need be.
+        request: What is allowed (redirects are judged by it too), and how the hub is reached.
+        emit: Told of the progress, in bytes.
+
+    Returns:
+        The file, under the source's own name.
+
+    Raises:
+        DataError: It is not there, refused, or redirected to where nothing may be fetched from.
+        LimitError: It is larger than it may be.
+        UnavailableError: The part that speaks its scheme is missing, or it can't be reached.
+    """
+    access = request.sources
+    folder.mkdir(parents=True, exist_ok=True)
+    if remote.hub is not None:
+        return fetch_hub_dataset(remote.hub, folder, request.hub, access.max_bytes, emit)
+    target = folder / remote.name
+    opener = _web if remote.scheme in WEB else _bucket
+    try:
+        with opener(remote.url, access) as answer:
+            _save(answer, target, access.max_bytes, emit)
+    except (OSError, http.client.HTTPException) as error:
+        why = " ".join(str(error).split()) or type(error).__name__
+        raise UnavailableError(
+            f"the dataset {_shown(remote.url)} can't be reached ({why}).",
+            hint="Look at the URL and at the network, and try again.",
+        ) from error
+    return target
+
+
+class _Answer(NamedTuple):
+    """What is read piece by piece, and how long it says it is."""
+
+    url: str
+    chunks: Iterator[bytes]
+    size: int | None
+
+
+def _save(answer: _Answer, target: Path, most_bytes: int, emit: Emit) -> None:
+    progress, done = PhaseProgress(emit, f"fetch {target.name}", answer.size), 0
+    if most_bytes and (answer.size or 0) > most_bytes:
+        raise _too_large(answer.url, most_bytes)
+    with ExitStack() as undo, target.open("wb") as file:
+        undo.callback(target.unlink, missing_ok=True)
+        for chunk in answer.chunks:
+            done += len(chunk)
+            if most_bytes and done > most_bytes:
+                raise _too_large(answer.url, most_bytes)
+            file.write(chunk)
+            progress.at(done)
+        if answer.size is not None and done != answer.size:
+            why = f"{_shown(answer.url)} ended after {done} of {answer.size} bytes."
+            raise UnavailableError(why, hint="Try again.")
+        undo.pop_all()
+    progress.end()
+
+
+def _too_large(url: str, most: int) -> LimitError:
+    return LimitError(
+        f"the dataset {_shown(url)} is larger than {most / 2**30:.3g} GiB.",
+        hint="Split it, or let an operator raise CELORA_PREPARE_FILE_BYTES.",
+    )
+
+
+def _shown(url: str) -> str:
+    """A URL without its query, which may hold a signature."""
+    return url.partition("?")[0]
+
+
+@contextmanager
+def _bucket(url: str, _access: SourceAccess) -> Generator[_Answer]:
+    scheme = url.partition(":")[0]
+    try:
+        files: Any = fsspec.filesystem(scheme, use_listings_cache=False)  # pyright: ignore[reportUnknownMemberType]
+    except ImportError as error:
+        extra = {"s3": "'celora[s3]'", "gs": "gcsfs"}[scheme]
+        raise UnavailableError(f"reading {scheme}:// needs a part that is not installed ({error}).",
+                               hint=f"Run: pip install {extra}") from error  # fmt: skip
+    try:
+        size = int(files.info(url)["size"])
+        with files.open(url, "rb", block_size=8 * CHUNK_BYTES, cache_type="readahead") as file:
+            yield _Answer(url, iter(partial(file.read, CHUNK_BYTES), b""), size)
+    except (FileNotFoundError, PermissionError) as error:
+        why = "is not there" if isinstance(error, FileNotFoundError) else "may not be read with the credentials here"
+        raise DataError(f"the dataset {url} {why}.", hint="Look at its spelling and at who may read it.") from error
+    except (CeloraError, OSError):
+        raise
+    except Exception as error:  # a store's library raises errors of its own
+        raise UnavailableError(
+            f"the dataset {url} can't be reached ({type(error).__name__}: {error}).",
+            hint="Look at the bucket and at the credentials of this environment.",
+        ) from error
+
+
+@contextmanager
+def _web(url: str, access: SourceAccess) -> Generator[_Answer]:
+    for _ in range(REDIRECTS):
+        parts = urlsplit(url)
+        connection = _connected(parts, access)
+        try:
+            connection.request(
+                "GET",
+                (parts.path or "/") + (f"?{parts.query}" if parts.query else ""),
+                headers={"Accept-Encoding": "identity", "User-Agent": "celora", "Connection": "close"},
+            )
+            answer = connection.getresponse()
+            if answer.status in (301, 302, 303, 307, 308):
+                url = urljoin(url, answer.getheader("Location") or "")
+                _judge_redirect(url, access)
+                continue
+            if answer.status != http.client.OK:
+                raise DataError(
+                    f"the dataset {_shown(url)} was refused: {answer.status} {answer.reason}.",
+                    hint="Look at its spelling and at who may read it.",
+                )
+            length = answer.getheader("Content-Length")
+            size = int(length) if length and length.isdigit() else None
+            yield _Answer(url, iter(partial(answer.read, CHUNK_BYTES), b""), size)
+            return
+        finally:
+            connection.close()
+    raise DataError(f"{_shown(url)} redirects more than {REDIRECTS} times.", hint=_LOCAL_HINT)
+
+
+def _judge_redirect(url: str, access: SourceAccess) -> None:
+    """A redirect leads to an allowed host by an allowed scheme; how its file is called does not matter."""
+    parts = urlsplit(url)
+    try:
+        judge(parts._replace(path="/redirected.jsonl", query="", fragment="").geturl(), access)
+    except DataError as error:
+        raise DataError(
+            f"the dataset redirects to where nothing may be read from: {error.message}", hint=error.hint
+        ) from None
+    if parts.scheme not in WEB:
+        raise DataError(f"the dataset redirects to {parts.scheme}.", hint=_LOCAL_HINT)
+
+
+def _connected(parts: SplitResult, access: SourceAccess) -> http.client.HTTPConnection:
+    """A connection to the address that was judged, so that a name that changes its mind meanwhile gains nothing."""
+    host, port = parts.hostname or "", parts.port or WEB[parts.scheme]
+    named = host if port == WEB[parts.scheme] else f"{host}:{port}"
+    listed = named in [name.lower() for name in access.allowed_hosts]
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except OSError as error:
+        raise UnavailableError(f"the host {host} has no address ({error}).", hint="Look at its spelling.") from error
+    addresses = [str(entry[4][0]) for entry in found]
+    for address in addresses:
+        if not _may_connect(address, listed=listed):
+            raise DataError(
+                f"the host {host} has the address {address}, which is no public one.",
+                hint="Only an operator can allow it, by its exact name in CELORA_ALLOWED_HOSTS.",
+            )
+    raw = socket.create_connection((addresses[0], port), timeout=TIMEOUT_S)
+    connection = http.client.HTTPConnection(host, port, timeout=TIMEOUT_S)
+    try:
+        secure = parts.scheme == "https"
+        connection.sock = ssl.create_default_context().wrap_socket(raw, server_hostname=host) if secure else raw
+    except BaseException:
+        raw.close()
+        raise
+    return connection
+
+
+def _may_connect(address: str, *, listed: bool) -> bool:
+    """Public addresses; private ones too where an operator listed the very host; a cloud's own metadata never."""
+    found = ipaddress.ip_address(address.partition("%")[0])
+    mapped = found.ipv4_mapped if isinstance(found, ipaddress.IPv6Address) else None
+    found = mapped or found
+    if found.is_link_local or found.is_multicast or found.is_unspecified or found.is_reserved:
+        return False
+    return found.is_global or listed
+
+
+Result = TypeVar("Result")
+
+
+def fetching(
+    work: Callable[[PrepareRequest, Emit], Result],
+) -> Callable[[PrepareRequest, Emit], Result]:
+    """The work with every remote dataset fetched before, and removed after.
+
+    Limits on reading foreign data do not count meanwhile: fetching has one of its own.
+    """
+
+    def fetched(request: PrepareRequest, emit: Emit) -> Result:
+        sources = {"": request.dataset, **request.eval_datasets}
+        remote = {name: judge(source, request.sources) for name, source in sources.items() if is_remote(source)}
+        if not remote:
+            return work(request, emit)
+        folder = Path(request.out_dir).with_name(Path(request.out_dir).name + ".sources")
+        shutil.rmtree(folder, ignore_errors=True)
+        try:
+            with limits.lifted():
+                paths = {
+                    name: str(fetch(one, folder / str(number), request, emit))
+                    for number, (name, one) in enumerate(remote.items())
+                }
+            local = {name: paths.get(name, source) for name, source in sources.items()}
+            return work(request.model_copy(update={"dataset": local.pop(""), "eval_datasets": local}), emit)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    return fetched

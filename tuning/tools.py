@@ -1,0 +1,128 @@
+"""Tools in chat templates: in which form a template wants tool calls, found by trying.
+
+There is no standard: most templates want a call's arguments as an object, some as JSON text; some write a call only
+where the message's content is null, some only with ids of nine letters (Mistral's). Each form is tried on a small
+conversation, and one is right when call, arguments and result come out whole. A template that passes none has no
+tools.
+"""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import product
+from typing import Any
+
+from .rows import Message, Row
+
+Tools = Sequence[dict[str, Any]]
+Render = Callable[[Sequence[Message], Tools], str | None]
+"""Renders a conversation; None where the template refuses it."""
+
+
+@dataclass(frozen=True, slots=True)
+class ToolForm:
+    """How a template wants calls.
+
+    Attributes:
+        objects: Arguments as objects, else as JSON text.
+        null_content: A message without words has the content null, else empty text.
+        short_ids: Ids are nine digits, whatever the rows call them.
+    """
+
+    objects: bool
+    null_content: bool
+    short_ids: bool
+
+    def written(self, messages: Sequence[Message]) -> list[Message]:
+        """The messages in this form."""
+        ids: dict[str, str] = {}
+        done: list[Message] = []
+        for message in messages:
+            copy = dict(message)
+            if "tool_calls" in message:
+                copy["tool_calls"] = [self._call(call, ids) for call in message["tool_calls"]]
+                if not message["content"] and self.null_content:
+                    copy["content"] = None
+            elif message["role"] == "tool":
+                copy["tool_call_id"] = ids.get(message["tool_call_id"], message["tool_call_id"])
+            done.append(copy)
+        return done
+
+    def _call(self, call: dict[str, Any], ids: dict[str, str]) -> dict[str, Any]:
+        ids[call["id"]] = f"{len(ids):09d}" if self.short_ids else call["id"]
+        function = call["function"]
+        arguments = json.loads(function["arguments"]) if self.objects else function["arguments"]
+        return {**call, "id": ids[call["id"]], "function": {**function, "arguments": arguments}}
+
+
+@dataclass(frozen=True, slots=True)
+class ToolSupport:
+    """What a template does with tools: whether it writes the declared ones, and in which form it takes calls."""
+
+    declares: bool
+    form: ToolForm | None
+
+    def missing(self, row: Row) -> str:
+        """What of a row's tools the template can't write, in words; empty where it can write all."""
+        if row.tools and not self.declares:
+            return "it has no place for the row's tools"
+        if self.form is None and has_calls(row.messages):
+            return "it does not write tool calls and their results"
+        return ""
+
+
+def has_calls(messages: Sequence[Message]) -> bool:
+    """Whether there is a tool call or a tool's answer."""
+    return any("tool_calls" in message or message["role"] == "tool" for message in messages)
+
+
+def calls_written(row: Row, text: str) -> bool:
+    """Whether every call's function, and the words beside each call, stand in a rendered row."""
+    calling = [message for message in row.messages if "tool_calls" in message]
+    called = [call["function"]["name"] for message in calling for call in message["tool_calls"]]
+    named = all(text.count(name) >= called.count(name) for name in set(called))
+    return named and all(message["content"].strip() in text for message in calling)
+
+
+_TOOL: dict[str, Any] = {
+    "type": "function",
+    "function": {
+        "name": "celoraDeclared",
+        "description": "celoraDescribed",
+        "parameters": {
+            "type": "object",
+            "properties": {"celoraKey": {"type": "string", "description": "celoraProperty"}},
+            "required": ["celoraKey"],
+        },
+    },
+}
+
+
+def _conversation() -> list[Message]:
+    function = {"name": "celoraCalled", "arguments": '{"celoraKey": "celoraValue"}'}
+    call = {"id": "call_1", "type": "function", "function": function}
+    return [
+        {"role": "user", "content": "Question"},
+        {"role": "assistant", "content": "", "tool_calls": [call]},
+        {"role": "tool", "content": "celoraResult", "tool_call_id": "call_1", "name": "celoraCalled"},
+        {"role": "assistant", "content": "Answer"},
+    ]
+
+
+def support_of(render: Render) -> ToolSupport:
+    """Find out what a template does with tools."""
+    conversation = _conversation()
+    plain = render([conversation[0], conversation[-1]], [_TOOL]) or ""
+    declares = "celoraDeclared" in plain and "celoraDescribed" in plain
+    tools = [_TOOL] if declares else []
+    for null_content, objects, short_ids in product((False, True), (True, False), (False, True)):
+        form = ToolForm(objects, null_content, short_ids)
+        if _whole(render(form.written(conversation), tools) or ""):
+            return ToolSupport(declares, form)
+    return ToolSupport(declares, None)
+
+
+def _whole(text: str) -> bool:
+    """Whether call, arguments and result came out, the arguments neither as Python nor as JSON in JSON."""
+    said = all(word in text for word in ("celoraCalled", "celoraKey", "celoraValue", "celoraResult"))
+    return said and "'celoraKey'" not in text and '\\"celoraKey' not in text
