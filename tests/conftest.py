@@ -1,7 +1,7 @@
 """Real parts for every room's tests: both databases, a Valkey, and a home of one's own.
 
-The PostgreSQL comes from a wheel and runs on a unix socket in a temporary folder. It refuses root, so as root it runs as
-``nobody``, from a copy of its programs where ``nobody`` could not reach them.
+The PostgreSQL comes from a wheel and runs on a unix socket in a temporary folder. It refuses root, so as root it runs
+as ``nobody``, from a copy of its programs where ``nobody`` could not reach them.
 """
 
 import os

@@ -30,7 +30,7 @@ from .generation import BATCH_ROWS, Answers, answer
 from .loss import pad_batch
 from .prepared import TRAIN, PreparedSet, eval_rows, load_result, load_settings, permutation
 from .protocol import Emit, EvaluateRequest, EvaluateResult, GenerateRequest, GenerateResult
-from .scoring import BATCH_TOKENS, RowLosses, row_losses
+from .scoring import RowLosses, row_losses
 from .templates import choose
 from .verification import Verification, largest_change, plain_peft
 
@@ -126,8 +126,8 @@ class _Evaluation:
             "max_rows": request.max_rows,
             "max_new_tokens": request.max_new_tokens,
             "decoding": "greedy",
-            "batch_rows": BATCH_ROWS,
-            "loss_batch_tokens": BATCH_TOKENS[request.device],
+            "answer_batch_rows": BATCH_ROWS,
+            "loss_batch_rows": request.recipe.micro_batch,
             "compute_dtype": self.dtype,
             "quantization": request.recipe.quantization,
             "stop_tokens": self._stop_tokens(),
@@ -146,6 +146,7 @@ class _Evaluation:
         return row_losses(
             self.model,
             rows,
+            batch_rows=self.request.recipe.micro_batch,
             pad_id=int(self.tokenizer.pad_token_id),
             device=self.request.device,
             progress=self._progress(phase),

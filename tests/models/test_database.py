@@ -21,17 +21,18 @@ def names(database):
         return sorted(session.scalars(select(Tenant.name)))
 
 
+def _add_and_fail(session):
+    session.add(Tenant(name="lost", created_at=NOW))
+    session.flush()
+    raise KeyError
+
+
 def test_a_session_commits_at_its_end_and_rolls_back_on_an_error(database):
     with database.session() as session:
         session.add(Tenant(name="kept", created_at=NOW))
-    with pytest.raises(KeyError), database.session() as session:
-        session.add(Tenant(name="lost", created_at=NOW))
-        session.flush()
-        raise KeyError
-    with pytest.raises(KeyError), database.transaction() as session:
-        session.add(Tenant(name="lost", created_at=NOW))
-        session.flush()
-        raise KeyError
+    for open_ in (database.session, database.transaction):
+        with pytest.raises(KeyError), open_() as session:
+            _add_and_fail(session)
     assert names(database) == ["kept"]
 
 
@@ -60,9 +61,7 @@ def test_a_savepoint_rolls_back_alone(database):
         session.add(Tenant(name="kept", created_at=NOW))
         session.flush()
         with pytest.raises(KeyError), session.begin_nested():
-            session.add(Tenant(name="lost", created_at=NOW))
-            session.flush()
-            raise KeyError
+            _add_and_fail(session)
     assert names(database) == ["kept"]
 
 
@@ -169,6 +168,7 @@ with parents.session() as session:
 """
 
 
+@pytest.mark.slow
 def test_a_forked_child_leaves_its_parents_connections_alone(empty_url, home, monkeypatch):
     monkeypatch.setenv("CELORA_DATABASE_URL", empty_url)
     made = Database(empty_url)
@@ -224,11 +224,11 @@ def test_a_full_disk_is_told(tmp_path):
 
     made = Database(f"sqlite:///{tmp_path}/record.db")
     made.migrate()
-    with pytest.raises(DiskFullError, match="no space left"), made.session() as session:
+    many = [Tenant(name=f"{number:04d}" * 16, created_at=NOW) for number in range(100)]
+    with made.session() as session:
         session.execute(text("PRAGMA max_page_count = 1"))
-        for number in range(100):
-            session.add(Tenant(name=f"{number:04d}" * 16, created_at=NOW))
-            session.flush()
+    with pytest.raises(DiskFullError, match="no space left"), made.session() as session:
+        session.add_all(many)
     made.dispose()
 
 
