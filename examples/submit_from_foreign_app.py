@@ -4,9 +4,9 @@
     . ~/.celora/celora.env                          # `celora up` wrote the URLs there
     python examples/submit_from_foreign_app.py /data/train.jsonl
 
-`link`, `link_error`, chains, groups and chords follow the job to its end, since the task id is the job id. Callbacks are
-sent with the routing of celora's workers: give a callback its queue (``.set(queue="…")``) if your app uses another than
-``celery``.
+`link`, `link_error`, chains, groups and chords follow the job to its end, since the task id is the job id. Callbacks
+are sent with the routing of celora's workers: give a callback its queue (``.set(queue="…")``) if your app uses another
+than ``celery``.
 """
 
 import os

@@ -13,7 +13,7 @@ from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from sqlalchemy.orm import Session
 
 from .database import now
-from .states import Status
+from .states import Stage, Status
 from .tables import Attempt, Checkpoint, Event, Job, MetricPoint
 
 COLUMNS = frozenset(
@@ -109,7 +109,7 @@ def checkpoint(
     manifest_sha256: str,
 ) -> bool:
     """Make a checkpoint the job's; False if the attempt was fenced meanwhile, and the checkpoint is nobody's."""
-    if take(session, job_id, *owned(attempt, worker_id)) is None:
+    if take(session, job_id, *owned(attempt, worker_id), Job.stage == Stage.TRAIN) is None:
         return False
     session.merge(
         Checkpoint(

@@ -3,9 +3,9 @@
 """The loss of each row: how well a model predicts every single held-out answer.
 
 The definition is loss.py's: nats per trained token. Kept a row apart, because a mean hides the rows that got worse;
-their weighted mean over a set is that set's eval loss. The batches are the very ones that loss.eval_loss makes: in 16-bit
-arithmetic the shape of a batch moves the result more than two swapped layers do (docs/decisions.md), and the check of
-an adapter compares the two.
+their weighted mean over a set is that set's eval loss. The batches are the very ones that loss.eval_loss makes: in
+16-bit arithmetic the shape of a batch moves the result as far as two swapped layers do (verification.LOSS_TOLERANCE),
+and the check of an adapter compares the two.
 """
 
 import inspect

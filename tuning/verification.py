@@ -46,11 +46,11 @@ UNUSED_OPTIONS = (
 LOSS_TOLERANCE = {"float32": (1e-5, 1e-5), "bfloat16": (1e-3, 2e-3), "float16": (3e-4, 5e-4)}
 """How far the loss may be from the trainer's own: absolute (nats per token) plus relative, by compute dtype.
 
-Same rows, same batches, same dtype: on the same machine the two agree to 1e-7. What is allowed is what another machine's
-kernels may do, taken from other batch shapes. SmolLM2-135M in NF4, tuned loss 0.031 and base loss 4.56, batches of 1 to
-48 rows: at most 1e-8 and 4e-7 apart in fp32, 4e-4 and 1.4e-3 in bf16. Two of its 210 layers swapped: 4e-4; one tensor
-of 420 doubled: 1e-4; all doubled: 0.02. So fp32 finds one wrong tensor, 16 bits only a wrong adapter (the manifest
-and the numbers held after loading guard against the former)."""
+Same rows, same batches, same dtype: on the same machine the two agree to 1e-7. What is allowed is what another
+machine's kernels may do, taken from other batch shapes. SmolLM2-135M in NF4, tuned loss 0.031 and base loss 4.56,
+batches of 1 to 48 rows: at most 1e-8 and 4e-7 apart in fp32, 4e-4 and 1.4e-3 in bf16 (fp16, not measured, has three
+more bits). Two of its 210 layers swapped: 4e-4; one tensor of 420 doubled: 1e-4; all doubled: 0.02. So fp32 finds one
+wrong tensor, 16 bits only a wrong adapter; the manifest and the check of what PEFT holds guard against the former."""
 OTHER_DTYPE_TOLERANCE = (0.01, 0.02)
 """The same where the trainer computed in 16 bits and this machine can't: bf16 and fp32 were 5e-4 and 0.016 apart."""
 
