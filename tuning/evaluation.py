@@ -11,6 +11,7 @@ so that jobs can be compared). What goes wrong while measuring answers is a warn
 import json
 import shutil
 import tempfile
+import time
 import traceback
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -37,6 +38,7 @@ from .verification import Verification, largest_change, plain_peft
 CHECKED_ROWS = 8
 """Training rows that the checks run on where nothing is held out."""
 SAMPLES_PER_SET = 3
+REPORT_EVERY_S = 1.0
 SIDES = ("base", "tuned")
 
 
@@ -163,7 +165,16 @@ class _Evaluation:
             return measure()
 
     def _progress(self, phase: str) -> Callable[[int, int], None]:
-        return lambda done, total: self.emit("phase", phase=phase, done=done, total=total)
+        """Report a phase, at most once a second but for its end."""
+        reported = 0.0
+
+        def report(done: int, total: int) -> None:
+            nonlocal reported
+            if done == total or time.monotonic() - reported >= REPORT_EVERY_S:
+                reported = time.monotonic()
+                self.emit("phase", phase=phase, done=done, total=total)
+
+        return report
 
     def _stop_tokens(self) -> list[int]:
         """What ends an answer: the end token of the template in force, and those that the base itself names."""
