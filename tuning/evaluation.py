@@ -10,7 +10,6 @@ so that jobs can be compared). What goes wrong while measuring answers is a warn
 
 import json
 import shutil
-import tempfile
 import time
 import traceback
 from collections.abc import Callable
@@ -18,6 +17,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 from peft import PeftModel
 
@@ -344,7 +344,8 @@ def _row_lines(found: _SetResult) -> list[dict[str, Any]]:
 
 def _write(out_dir: Path, result: EvaluateResult, found: list[_SetResult], settings: dict[str, Any]) -> None:
     out_dir.parent.mkdir(parents=True, exist_ok=True)
-    staged = Path(tempfile.mkdtemp(prefix=".staged-", dir=out_dir.parent))
+    staged = out_dir.parent / f".staged-{uuid4().hex}"  # (not mkdtemp: others must be able to read it)
+    staged.mkdir()
     try:
         for each in found:
             with (staged / f"rows.{each.name}.jsonl").open("w", encoding="utf-8") as file:

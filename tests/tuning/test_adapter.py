@@ -95,6 +95,7 @@ def test_the_published_folder_holds_what_is_needed_and_nothing_else(folders):
         "manifest.json", "tokenizer.json", "tokenizer_config.json",
     ]  # fmt: skip
     verify_manifest(out)
+    assert out.stat().st_mode == folders[0].stat().st_mode  # as open as any other folder
     assert sorted(path.name for path in out.parent.iterdir()) == ["adapter", "prepared", "published"]
 
 
