@@ -11,6 +11,7 @@ than ``celery``.
 
 import os
 import sys
+from pathlib import Path
 
 from celery import Celery
 
@@ -22,7 +23,12 @@ def main() -> None:
     """Send one job by the task's name and wait for its end."""
     result = app.send_task(
         "celora.finetune",
-        kwargs={"base_model": "smollm2-135m-instruct", "dataset": sys.argv[1], "tenant": "my-app", "epochs": 1},
+        kwargs={
+            "base_model": "smollm2-135m-instruct",
+            "dataset": str(Path(sys.argv[1]).resolve()),
+            "tenant": "my-app",
+            "epochs": 1,
+        },
         queue="celora",
     )
     print(f"job {result.id}: {result.state}")

@@ -237,6 +237,13 @@ def test_a_lost_worker_costs_an_attempt_and_the_job_goes_to_the_front(record):
     assert record.claim("job", 2, Stage.TRAIN, worker_id=OTHER, lease_s=90).recovered is False
 
 
+def test_a_lost_worker_is_charged_to_the_end_of_its_lease(record):
+    record.bring(Status.QUEUED, Stage.TRAIN)
+    record.claim("job", 1, Stage.TRAIN, worker_id=WORKER, lease_s=0)
+    (job,) = record.expire(hours_later(record), 3)
+    assert job.gpu_seconds == 0
+
+
 def test_attempts_without_progress_run_out(record, legal_history):
     record.bring(Status.RUNNING, Stage.TRAIN)
     for attempt in (1, 2):
@@ -367,11 +374,13 @@ def test_an_end_is_announced_by_one(record):
     assert not record.announce_claim("job", 30)
 
 
-def test_a_claim_to_announce_runs_out(record):
+def test_a_claim_to_announce_runs_out_and_what_was_announced_is_over(record):
     record.new()
     record.request_cancel("job")
     assert record.announce_claim("job", -1)
-    assert record.announce_claim("job", 30)
+    assert record.announce_claim("job", -1)
+    record.announce_done("job")
+    assert not record.announce_claim("job", 30)
 
 
 def test_measuring_a_completed_job_again_keeps_its_status(record, legal_history):
