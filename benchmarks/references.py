@@ -23,6 +23,7 @@ import tempfile
 import threading
 import time
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +55,7 @@ class Curve:
     def median_s(self, clock: int) -> float:
         """Seconds of a step: wall (0) or CPU (1)."""
         ends = [end[clock] for end in self.ends[SKIPPED:]]
-        return statistics.median(after - before for before, after in zip(ends, ends[1:], strict=False))
+        return statistics.median(after - before for before, after in pairwise(ends))
 
 
 @dataclass
@@ -91,8 +92,8 @@ def lora_config() -> Any:
 
 
 def warmup_steps(steps: int) -> int:
-    """3 %, as in the recipe's default."""
-    return math.ceil(steps * 0.03)
+    """3 %, rounded down, as in the recipe's default."""
+    return int(steps * 0.03)
 
 
 def ours(bench: Bench) -> Curve:

@@ -109,7 +109,7 @@ def _registered(path: Path, tenant: str) -> str:
 
 
 def _check(path: Path) -> None:
-    """Refuse a file with a bad line here, under its own name; a large one is left to ``prepare``, which reads it anyway.
+    """Refuse a file with a bad line here, under its own name; a large one is left to ``prepare``, which reads it too.
 
     Raises:
         DataError: It is missing, has bad lines, or no rows.

@@ -4,13 +4,14 @@
     . ~/.celora/celora.env                          # `celora up` wrote the URLs there
     python examples/submit_from_foreign_app.py /data/train.jsonl
 
-`link`, `link_error`, chains, groups and chords follow the job to its end, since the task id is the job id. Callbacks are
-sent with the routing of celora's workers: give a callback its queue (``.set(queue="…")``) if your app uses another than
-``celery``.
+`link`, `link_error`, chains, groups and chords follow the job to its end, since the task id is the job id. Callbacks
+are sent with the routing of celora's workers: give a callback its queue (``.set(queue="…")``) if your app uses another
+than ``celery``.
 """
 
 import os
 import sys
+from pathlib import Path
 
 from celery import Celery
 
@@ -22,7 +23,12 @@ def main() -> None:
     """Send one job by the task's name and wait for its end."""
     result = app.send_task(
         "celora.finetune",
-        kwargs={"base_model": "smollm2-135m-instruct", "dataset": sys.argv[1], "tenant": "my-app", "epochs": 1},
+        kwargs={
+            "base_model": "smollm2-135m-instruct",
+            "dataset": str(Path(sys.argv[1]).resolve()),
+            "tenant": "my-app",
+            "epochs": 1,
+        },
         queue="celora",
     )
     print(f"job {result.id}: {result.state}")

@@ -4,7 +4,7 @@ Everything but ``event`` is guarded like a transition: it changes nothing unless
 and belongs to the worker that writes.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import ColumnElement, func, select, update
@@ -13,8 +13,8 @@ from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from sqlalchemy.orm import Session
 
 from .database import now
-from .states import Status
-from .tables import Attempt, Checkpoint, Event, Job, MetricPoint
+from .states import Stage, Status
+from .tables import Adapter, Attempt, Checkpoint, Event, Job, MetricPoint
 
 COLUMNS = frozenset(
     {
@@ -109,7 +109,7 @@ def checkpoint(
     manifest_sha256: str,
 ) -> bool:
     """Make a checkpoint the job's; False if the attempt was fenced meanwhile, and the checkpoint is nobody's."""
-    if take(session, job_id, *owned(attempt, worker_id)) is None:
+    if take(session, job_id, *owned(attempt, worker_id), Job.stage == Stage.TRAIN) is None:
         return False
     session.merge(
         Checkpoint(
@@ -152,6 +152,28 @@ def metric_points(
     keep = {name: func.coalesce(insert.excluded[name], getattr(MetricPoint, name)) for name in _MEASURED}
     session.execute(insert.on_conflict_do_update(index_elements=["job_id", "attempt", "step"], set_=keep))
     return True
+
+
+def evaluated_again(session: Session, job_id: str, values: dict[str, Any]) -> bool:
+    """A completed job was measured once more: its metrics are renewed, its status stays."""
+    job = take(session, job_id, Job.status == Status.COMPLETED)
+    if job is None:
+        return False
+    apply(job, values)
+    if job.summary is not None:
+        job.summary = {**job.summary, "metrics": job.metrics, "warnings": job.warnings}
+    published = session.get(Adapter, job_id)
+    if published is not None:
+        published.metrics = job.metrics
+    event(session, job_id, job.attempt, "info", "evaluated_again", "evaluated once more", {"metrics": job.metrics})
+    return True
+
+
+def explain_waits(session: Session, waits: Mapping[str, str]) -> None:
+    """Write down why each pending job waits; a row that is the same already is left alone."""
+    for job_id, reason in waits.items():
+        changed = update(Job).where(Job.id == job_id, Job.status == Status.PENDING, Job.wait_reason != reason)
+        session.execute(changed.values(wait_reason=reason).execution_options(synchronize_session=False))
 
 
 def newest_step(session: Session, job_id: str, *, before_attempt: int) -> int | None:

@@ -120,8 +120,9 @@ def parse_spec(fields: dict[str, Any]) -> JobSpec:
     try:
         return JobSpec.model_validate(fields)
     except ValidationError as error:
+        faults = "; ".join(_sentence(dict(fault)) for fault in error.errors())
         raise SettingsError(
-            "the job spec is wrong: " + "; ".join(_sentence(dict(fault)) for fault in error.errors()) + ".",
+            f"the job spec is wrong: {faults}" + ("" if faults.endswith("?") else "."),
             hint="See `celora submit --help` for every field.",
         ) from None
 

@@ -19,13 +19,25 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import select, update
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from ..settings.errors import NotFoundError
 from .attempts import again, charge, close_attempt, end, end_failed, let_go, open_attempt, progressed, take_back
 from .database import now as clock
-from .journal import apply, checkpoint, event, inserter, metric_points, newest_step, owned, progress, take
+from .journal import (
+    apply,
+    checkpoint,
+    evaluated_again,
+    event,
+    explain_waits,
+    inserter,
+    metric_points,
+    newest_step,
+    owned,
+    progress,
+    take,
+)
 from .outbox import announce, announce_claim, announce_done
 from .registry import drain, gone, register, register_dataset, seen, silence
 from .spec import JobSpec
@@ -338,28 +350,6 @@ def expire(
             take_back(session, job, max_attempts, (prices or {}).get(job.gpu_type or "", 0.0))
             taken.append(job)
     return taken
-
-
-def evaluated_again(session: Session, job_id: str, values: dict[str, Any]) -> bool:
-    """A completed job was measured once more: its metrics are renewed, its status stays."""
-    job = take(session, job_id, Job.status == Status.COMPLETED)
-    if job is None:
-        return False
-    apply(job, values)
-    if job.summary is not None:
-        job.summary = {**job.summary, "metrics": job.metrics, "warnings": job.warnings}
-    published = session.get(Adapter, job_id)
-    if published is not None:
-        published.metrics = job.metrics
-    event(session, job_id, job.attempt, "info", "evaluated_again", "evaluated once more", {"metrics": job.metrics})
-    return True
-
-
-def explain_waits(session: Session, waits: Mapping[str, str]) -> None:
-    """Write down why each pending job waits; a row that is the same already is left alone."""
-    for job_id, reason in waits.items():
-        changed = update(Job).where(Job.id == job_id, Job.status == Status.PENDING, Job.wait_reason != reason)
-        session.execute(changed.values(wait_reason=reason).execution_options(synchronize_session=False))
 
 
 def request_cancel(session: Session, job_id: str, tenant: str | None = None) -> str:

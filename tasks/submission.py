@@ -78,6 +78,16 @@ def submit(fields: Mapping[str, Any], *, job_id: str | None = None) -> str:
     return chosen
 
 
+def accept_message(fields: dict[str, Any], request: Any) -> None:
+    """Accept what a ``finetune`` message asks for, and have it scheduled.
+
+    Raises:
+        CeloraError: As ``accept``.
+    """
+    accept(get_database(), get_settings(), fields, request)
+    poke()
+
+
 def accept(database: Database, settings: Settings, fields: dict[str, Any], request: Any) -> bool:
     """Accept what a ``finetune`` message asks for; a second message with the same id does nothing.
 

@@ -27,6 +27,8 @@ def train(self: Any, job_id: str, attempt: int) -> dict[str, Any]:
 def _work(held: Held) -> dict[str, Any]:
     result = held.run(_request(held))
     shutil.rmtree(held.places.local("checkpoints"), ignore_errors=True)
+    if held.places.local("trackers").exists():
+        held.places.upload("trackers")
     return {
         "result": {**result, "adapter_uri": held.places.upload("adapter")},
         "resolved": result["resolved"],

@@ -1,14 +1,16 @@
 """Real parts for every room's tests: both databases, a Valkey, and a home of one's own.
 
-The PostgreSQL comes from a wheel and runs on a unix socket in a temporary folder. It refuses root, so as root it runs as
-``nobody``, from a copy of its programs where ``nobody`` could not reach them.
+The PostgreSQL comes from a wheel and runs on a unix socket in a temporary folder. It refuses root, so as root it runs
+as ``nobody``, from a copy of its programs where ``nobody`` could not reach them.
 """
 
+import ctypes
 import os
 import pwd
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 import time
 import uuid
@@ -132,7 +134,7 @@ def _postgres(folder):
     subprocess.run(init, check=True, **options)
     command = [programs / "postgres", "-D", data, "-k", folder, "-c", "listen_addresses=", "-c", "fsync=off"]
     with (folder / "server.log").open("wb") as log:
-        server = subprocess.Popen(command, stderr=log, start_new_session=True, **options)
+        server = subprocess.Popen(command, stderr=log, start_new_session=True, preexec_fn=_die_with_us, **options)  # noqa: PLW1509  (no thread runs yet)
     url = f"postgresql://celora@/{{}}?host={folder}"
     try:
         _await(url, server, folder / "server.log")
@@ -140,6 +142,13 @@ def _postgres(folder):
     finally:
         server.send_signal(signal.SIGQUIT)  # at once: nobody needs the data any more
         server.wait(timeout=START_S)
+
+
+def _die_with_us():
+    """On Linux, a server whose test run was killed is ended too."""
+    if sys.platform == "linux":
+        set_death_signal = 1  # PR_SET_PDEATHSIG, prctl(2)
+        ctypes.CDLL(None).prctl(set_death_signal, signal.SIGQUIT)
 
 
 def _reachable(programs, folder, who):

@@ -238,9 +238,9 @@ def test_every_make_target_in_a_document_exists(page):
 
 def celora_commands():
     """Every command of the application, ``bases add`` and its like included, with the names of its options."""
-    import typer.main  # noqa: PLC0415  (only these tests need the application)
+    import typer.main
 
-    from celora.cli.app import app  # noqa: PLC0415
+    from celora.cli.app import app
 
     def walk(command, path):
         yield " ".join(path), {option for parameter in command.params for option in parameter.opts}
@@ -277,9 +277,9 @@ def test_the_demo_data_is_what_its_script_writes(tmp_path):
 
 
 def test_the_example_job_is_a_valid_spec():
-    import yaml  # noqa: PLC0415
+    import yaml
 
-    from celora.models.spec import parse_spec  # noqa: PLC0415
+    from celora.models.spec import parse_spec
 
     spec = parse_spec(yaml.safe_load((ROOT / "examples" / "job.yaml").read_text(encoding="utf-8")))
     assert (ROOT / spec.dataset).is_file()

@@ -6,10 +6,10 @@ and revision, or what the caller wrote), never a path in this machine's cache.
 
 import json
 import shutil
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 from ..settings import bases
 from ..settings.errors import StorageError
@@ -136,7 +136,8 @@ def assemble(
     }
     tokenizer = [path for path in _below(prepared_dir / "tokenizer") if path.suffix in TOKENIZER_SUFFIXES]
     out_dir.parent.mkdir(parents=True, exist_ok=True)
-    staged = Path(tempfile.mkdtemp(prefix=".staged-", dir=out_dir.parent))
+    staged = out_dir.parent / f".staged-{uuid4().hex}"  # (not mkdtemp: others must be able to read it)
+    staged.mkdir()
     try:
         with room(staged, sum(path.stat().st_size for path in [adapter_dir / WEIGHTS, *tokenizer] if path.is_file())):
             _copy(adapter_dir / WEIGHTS, staged)

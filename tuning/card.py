@@ -125,7 +125,17 @@ def _settings(record: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
 
 
 def _list(entries: Any) -> str:
-    return "\n".join(f"- {name.replace('_', ' ')}: {value}" for name, value in entries if value is not None)
+    return "\n".join(f"- {_label(name)}: {_value(value)}" for name, value in entries if value is not None)
+
+
+def _label(name: str) -> str:
+    if name == "cost":
+        return "cost (US dollars)"
+    return f"{name[:-2].replace('_', ' ')} (seconds)" if name.endswith("_s") else name.replace("_", " ")
+
+
+def _value(value: Any) -> str:
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
 def _plain(value: Any) -> bool:

@@ -10,13 +10,14 @@ so that jobs can be compared). What goes wrong while measuring answers is a warn
 
 import json
 import shutil
-import tempfile
+import time
 import traceback
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 from peft import PeftModel
 
@@ -30,13 +31,14 @@ from .generation import BATCH_ROWS, Answers, answer
 from .loss import pad_batch
 from .prepared import TRAIN, PreparedSet, eval_rows, load_result, load_settings, permutation
 from .protocol import Emit, EvaluateRequest, EvaluateResult, GenerateRequest, GenerateResult
-from .scoring import BATCH_TOKENS, RowLosses, row_losses
+from .scoring import RowLosses, row_losses
 from .templates import choose
 from .verification import Verification, largest_change, plain_peft
 
 CHECKED_ROWS = 8
 """Training rows that the checks run on where nothing is held out."""
 SAMPLES_PER_SET = 3
+REPORT_EVERY_S = 1.0
 SIDES = ("base", "tuned")
 
 
@@ -126,8 +128,8 @@ class _Evaluation:
             "max_rows": request.max_rows,
             "max_new_tokens": request.max_new_tokens,
             "decoding": "greedy",
-            "batch_rows": BATCH_ROWS,
-            "loss_batch_tokens": BATCH_TOKENS[request.device],
+            "answer_batch_rows": BATCH_ROWS,
+            "loss_batch_rows": request.recipe.micro_batch,
             "compute_dtype": self.dtype,
             "quantization": request.recipe.quantization,
             "stop_tokens": self._stop_tokens(),
@@ -146,6 +148,7 @@ class _Evaluation:
         return row_losses(
             self.model,
             rows,
+            batch_rows=self.request.recipe.micro_batch,
             pad_id=int(self.tokenizer.pad_token_id),
             device=self.request.device,
             progress=self._progress(phase),
@@ -162,7 +165,16 @@ class _Evaluation:
             return measure()
 
     def _progress(self, phase: str) -> Callable[[int, int], None]:
-        return lambda done, total: self.emit("phase", phase=phase, done=done, total=total)
+        """Report a phase, at most once a second but for its end."""
+        reported = 0.0
+
+        def report(done: int, total: int) -> None:
+            nonlocal reported
+            if done == total or time.monotonic() - reported >= REPORT_EVERY_S:
+                reported = time.monotonic()
+                self.emit("phase", phase=phase, done=done, total=total)
+
+        return report
 
     def _stop_tokens(self) -> list[int]:
         """What ends an answer: the end token of the template in force, and those that the base itself names."""
@@ -332,7 +344,8 @@ def _row_lines(found: _SetResult) -> list[dict[str, Any]]:
 
 def _write(out_dir: Path, result: EvaluateResult, found: list[_SetResult], settings: dict[str, Any]) -> None:
     out_dir.parent.mkdir(parents=True, exist_ok=True)
-    staged = Path(tempfile.mkdtemp(prefix=".staged-", dir=out_dir.parent))
+    staged = out_dir.parent / f".staged-{uuid4().hex}"  # (not mkdtemp: others must be able to read it)
+    staged.mkdir()
     try:
         for each in found:
             with (staged / f"rows.{each.name}.jsonl").open("w", encoding="utf-8") as file:

@@ -47,7 +47,9 @@ class Recipe(BaseModel):
     )
     learning_rate: Annotated[float, Field(gt=0, lt=1)] | Auto = Field("auto", description="peak learning rate, or auto")
     schedule: Literal["cosine", "linear", "constant"] = Field("cosine", description="learning rate after warm-up")
-    warmup_ratio: Annotated[float, Field(ge=0, le=0.5)] = Field(0.03, description="share of the steps that warm up")
+    warmup_ratio: Annotated[float, Field(ge=0, le=0.5)] = Field(
+        0.03, description="share of the steps that warm up, rounded down"
+    )
     warmup_steps: Annotated[int, Field(ge=0)] | None = Field(
         None, description="warm-up in steps; when set, it replaces warmup_ratio"
     )

@@ -3,21 +3,19 @@
 """The loss of each row: how well a model predicts every single held-out answer.
 
 The definition is loss.py's: nats per trained token. Kept a row apart, because a mean hides the rows that got worse;
-their weighted mean over a set is that set's eval loss. No labels are padded into anything: a row's own scored
-positions are picked out of the batch's logits, so its neighbours never count.
+their weighted mean over a set is that set's eval loss. The batches are the very ones that loss.eval_loss makes: in
+16-bit arithmetic the shape of a batch moves the result as far as two swapped layers do (verification.LOSS_TOLERANCE),
+and the check of an adapter compares the two.
 """
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from .loss import IGNORED, LOGITS_AT_ONCE, Rows, evaluating, pad_batch
-
-BATCH_TOKENS = {"cpu": 2048, "cuda": 16384}
-"""Tokens, padding included, of one forward pass; it changes the result by rounding only."""
+from .loss import IGNORED, Rows, evaluating, pad_batch
 
 Progress = Callable[[int, int], None]
 """``progress(done, total)``, in rows."""
@@ -46,44 +44,35 @@ class RowLosses:
 
 
 def row_losses(
-    model: Any, rows: Rows, *, pad_id: int, device: str, progress: Progress = lambda _d, _t: None
+    model: Any,
+    rows: Rows,
+    *,
+    batch_rows: int,
+    pad_id: int,
+    device: str,
+    progress: Progress = lambda _d, _t: None,
 ) -> RowLosses:
     """The loss of each row under the model as it is (adapter on or off).
 
     Args:
         model: A causal language model, without a PEFT wrapper around it (its layers may carry an adapter).
         rows: Prepared rows.
+        batch_rows: Rows in one forward pass; to compare with the trainer's loss, its micro batch.
         pad_id: The tokenizer's pad token.
         device: ``cpu`` or ``cuda``.
         progress: Told after each batch.
     """
-    lengths = [len(rows[i][0]) for i in range(len(rows))]
-    sums, counts, done = [0.0] * len(rows), [0] * len(rows), 0
+    order = sorted(range(len(rows)), key=lambda i: -len(rows[i][0]))
+    sums, counts = [0.0] * len(rows), [0] * len(rows)
     with torch.inference_mode(), evaluating(model):
-        for batch in batches_by_length(lengths, BATCH_TOKENS[device], LOGITS_AT_ONCE // int(model.config.vocab_size)):
+        for start in range(0, len(order), batch_rows):
+            batch = order[start : start + batch_rows]
             tensors = pad_batch([rows[i] for i in batch], pad_id)
             losses = _batch_losses(model, {name: tensor.to(device) for name, tensor in tensors.items()})
             for i, (loss, count) in zip(batch, losses, strict=True):
                 sums[i], counts[i] = loss, count
-            done += len(batch)
-            progress(done, len(rows))
+            progress(start + len(batch), len(rows))
     return RowLosses(sums, counts)
-
-
-def batches_by_length(lengths: Sequence[int], *limits: int) -> list[list[int]]:
-    """Row numbers in batches of like length, the longest first; rows times longest stays below every limit.
-
-    Example:
-        lengths [3, 9, 4, 8] and the limit 16 give [[1], [3, 2], [0]].
-    """
-    batches: list[list[int]] = []
-    for i in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
-        room = min(limits) // max(1, lengths[batches[-1][0]]) if batches else 0
-        if batches and len(batches[-1]) < room:
-            batches[-1].append(i)
-        else:
-            batches.append([i])
-    return batches
 
 
 def _batch_losses(model: Any, batch: dict[str, torch.Tensor]) -> list[tuple[float, int]]:

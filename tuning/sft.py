@@ -315,7 +315,7 @@ def _arguments(
         max_steps=planned_steps,
         learning_rate=recipe.learning_rate,
         lr_scheduler_type=SCHEDULES[recipe.schedule],
-        warmup_steps=warmup if warmup is not None else -(-planned_steps * recipe.warmup_ratio // 1),
+        warmup_steps=warmup if warmup is not None else int(planned_steps * recipe.warmup_ratio),
         weight_decay=recipe.weight_decay,
         max_grad_norm=recipe.max_grad_norm,
         optim=OPTIMIZERS[recipe.optimizer],

@@ -6,12 +6,13 @@ returns becomes the job's by one guarded update; a worker that was fenced meanwh
 
 import logging
 import os
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from celery.exceptions import Ignore
-from sqlalchemy.exc import OperationalError as DatabaseGone
+from sqlalchemy.orm import Session
 
 from ..models import transitions
 from ..models.database import Database, get_database
@@ -19,7 +20,7 @@ from ..models.spec import JobSpec
 from ..models.states import Reason, Stage, Status
 from ..models.tables import Job
 from ..scheduling.retry import rule_of, tried_enough
-from ..settings.errors import CeloraError
+from ..settings.errors import CeloraError, UnavailableError
 from ..settings.gpus import gpu_catalogue
 from ..settings.secrets import Secrets
 from ..settings.settings import Settings, get_settings
@@ -33,6 +34,8 @@ from .progress import Progress
 from .supervisor import Cancelled, Drained, Lost, TrainerError, supervise
 
 logger = logging.getLogger(__name__)
+
+SETTLE_S = 3.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +71,14 @@ class Held:
         held = types.get(self.job.gpu_type or "") if self.job.stage.on_gpu else None
         return held.price_per_hour if held else 0.0
 
+    def draining(self) -> bool:
+        """Whether this worker is leaving."""
+        return self._markers.drain(os.getppid()).exists()
+
+    @property
+    def _markers(self) -> Markers:
+        return Markers(self.settings.home / "run")
+
     def note(self, level: str, kind: str, message: str) -> None:
         """Write an event of this job."""
         with self.database.transaction() as session:
@@ -75,7 +86,7 @@ class Held:
 
     def run(self, request: Any) -> dict[str, Any]:
         """Run a trainer request for this job and return its result."""
-        markers, progress = Markers(self.settings.home / "run"), Progress(self)
+        progress = Progress(self)
         try:
             return supervise(
                 request,
@@ -83,8 +94,8 @@ class Held:
                 environment=secrets_for(self.settings, self.spec),
                 lease=self.lease,
                 on_event=progress.take,
-                draining=markers.drain(os.getppid()).exists,
-                cancelling=markers.cancel(self.job.id).exists,
+                draining=self.draining,
+                cancelling=self._markers.cancel(self.job.id).exists,
                 grace_s=self.settings.grace_s,
             )
         finally:
@@ -129,16 +140,13 @@ def carry(request: Any, stage: Stage, job_id: str, attempt: int, work: Work) -> 
             if not _advance(held, stage, worker_id, values):
                 raise Lost  # noqa: TRY301  (one place says what follows)
     except Drained as ending:
-        _release(held, worker_id, ending)
+        _release(held, worker_id, Reason.PREEMPTED, resume_step=ending.step)
         raise _cut(request) from None
     except Cancelled:
         _cancelled(held, worker_id, request)
         raise _cut(request) from None
     except Lost:
         logger.warning("job %s: attempt %d belongs to another worker now; left alone", job_id, attempt)
-        raise _cut(request) from None
-    except DatabaseGone:
-        logger.exception("job %s: the record cannot be reached at the end of %s; the reaper takes over", job_id, stage)
         raise _cut(request) from None
     except Exception as error:
         _failed(held, stage, worker_id, error)
@@ -214,8 +222,25 @@ def _claim(stage: Stage, job_id: str, attempt: int, worker_id: str) -> Job | Non
         return job
 
 
+def _settle(held: Held, change: Callable[[Session], bool]) -> bool:
+    """Write down how a stage ended, waiting for the record where it is away.
+
+    What was done stays valid for as long as nobody else claims the job, so the wait has no limit of its own; a worker
+    that has to leave gives up, and the reaper takes over.
+    """
+    while True:
+        try:
+            with held.database.transaction() as session:
+                return change(session)
+        except UnavailableError as error:
+            if held.draining():
+                raise Lost from error
+            logger.warning("job %s: the record is away (%s); its end is told when it is back", held.job.id, error)
+            time.sleep(SETTLE_S)
+
+
 def _advance(held: Held, stage: Stage, worker_id: str, values: dict[str, Any]) -> bool:
-    with held.database.transaction() as session:
+    def change(session: Session) -> bool:
         return transitions.advance(
             session,
             held.job.id,
@@ -226,28 +251,37 @@ def _advance(held: Held, stage: Stage, worker_id: str, values: dict[str, Any]) -
             price_per_hour=held.price_per_hour,
         )
 
+    return _settle(held, change)
 
-def _release(held: Held, worker_id: str, ending: Drained) -> None:
-    with held.database.transaction() as session:
-        transitions.release(
+
+def _release(held: Held, worker_id: str, reason: Reason, **facts: Any) -> None:
+    def change(session: Session) -> bool:
+        return transitions.release(
             session,
             held.job.id,
             held.job.attempt,
             worker_id=worker_id,
-            reason=Reason.PREEMPTED,
-            resume_step=ending.step,
+            reason=reason,
             price_per_hour=held.price_per_hour,
+            **facts,
         )
+
+    _settle(held, change)
 
 
 def _cancelled(held: Held, worker_id: str, request: Any) -> None:
-    with held.database.transaction() as session:
-        done = transitions.cancelled(
+    def change(session: Session) -> bool:
+        return transitions.cancelled(
             session, held.job.id, held.job.attempt, worker_id, price_per_hour=held.price_per_hour
         )
-    if done:
+
+    if not _settle(held, change):
+        return
+    announce.announce(held.database, held.job.id)
+    try:
         app.backend.mark_as_revoked(request.id, "cancelled", request=None)
-        announce.announce(held.database, held.job.id)
+    except announce.UNREACHABLE as error:
+        logger.info("job %s: Flower cannot be shown the end of its stage (%s)", held.job.id, error)
 
 
 def _failed(held: Held, stage: Stage, worker_id: str, error: Exception) -> None:
@@ -255,27 +289,21 @@ def _failed(held: Held, stage: Stage, worker_id: str, error: Exception) -> None:
     rule = rule_of(facts["code"])
     facts["hint"] = facts["hint"] or rule.advice
     again = rule.again and not tried_enough(held.job.stale_attempts, held.settings.max_attempts)
-    with held.database.transaction() as session:
-        if again:
-            transitions.release(
-                session,
-                held.job.id,
-                held.job.attempt,
-                worker_id=worker_id,
-                reason=Reason.RETRYING,
-                error=facts,
-                price_per_hour=held.price_per_hour,
-            )
-        else:
-            transitions.fail(
-                session,
-                held.job.id,
-                held.job.attempt,
-                worker_id=worker_id,
-                error=facts,
-                price_per_hour=held.price_per_hour,
-            )
-    if not again:
+    if again:
+        _release(held, worker_id, Reason.RETRYING, error=facts)
+        return
+
+    def change(session: Session) -> bool:
+        return transitions.fail(
+            session,
+            held.job.id,
+            held.job.attempt,
+            worker_id=worker_id,
+            error=facts,
+            price_per_hour=held.price_per_hour,
+        )
+
+    if _settle(held, change):
         announce.announce(held.database, held.job.id)
 
 

@@ -85,6 +85,15 @@ def configuration(settings: Settings) -> dict[str, Any]:
     }
 
 
-app = Celery("celora", include=["celora.tasks", "celora.workers.registration", "celora.workers.control"])
+TASKS = ("finetune", "prepare", "train", "evaluate", "publish", "tick", "reap", "sweep")
+
+app = Celery(
+    "celora",
+    include=[
+        *(f"celora.tasks.{name}" for name in TASKS),
+        "celora.workers.registration",
+        "celora.workers.control",
+    ],
+)
 app.conf.update(configuration(get_settings()))
 options.add_gpu_option(app)

@@ -72,6 +72,7 @@ def test_a_migration_that_fails_leaves_nothing_behind(fresh, monkeypatch):
 MIGRATE = "import sys; from celora.models.database import Database; d = Database(sys.argv[1]); d.migrate(); d.dispose()"
 
 
+@pytest.mark.slow
 def test_several_processes_may_migrate_at_once(fresh, empty_url):
     running = [
         subprocess.Popen([sys.executable, "-c", MIGRATE, empty_url], stderr=subprocess.PIPE, text=True)

@@ -136,7 +136,7 @@ def test_a_waiting_job_is_cancelled_at_once_from_the_command_line(running, spec)
 
 
 def test_a_drained_worker_gives_its_job_back_without_paying_an_attempt(running, spec, legal_history):
-    result = running.send({**spec, "max_steps": 400, "eval_steps": 400, "eval_max_rows": 0})
+    result = running.send({**spec, "max_steps": 150, "eval_steps": 150, "eval_max_rows": 0})
     job = running.wait(result.id, lambda job: job["stage"] == "train" and (job["step"] or 0) >= 3)
     worker = running.service(job["worker"].split("@")[0])
     worker.tell(signal.SIGTERM)

@@ -75,7 +75,13 @@ def publish(folders, *, base=HUB, **changes):
         },
         "metrics": METRICS,
         "servable": {"vllm": True, "reason": "rank 16 fits", "max_lora_rank": 16},
-        "facts": {"job": "j-1", "cost": "0.0123 USD", "gpu": "cpu", "checks": [{"name": "loss", "ok": True}]},
+        "facts": {
+            "job": "j-1",
+            "cost": 0.012345678,
+            "train_s": 99.5,
+            "gpu": "cpu",
+            "checks": [{"name": "loss", "ok": True}],
+        },
         **changes,
     }
     assemble(*folders, base=base, **arguments)
@@ -89,6 +95,7 @@ def test_the_published_folder_holds_what_is_needed_and_nothing_else(folders):
         "manifest.json", "tokenizer.json", "tokenizer_config.json",
     ]  # fmt: skip
     verify_manifest(out)
+    assert out.stat().st_mode == folders[0].stat().st_mode  # as open as any other folder
     assert sorted(path.name for path in out.parent.iterdir()) == ["adapter", "prepared", "published"]
 
 
@@ -134,7 +141,14 @@ def test_the_card_is_the_hubs_format_and_compares_base_with_tuned(folders):
     }  # fmt: skip
     assert "| exact match | 0.000 | 0.950 |" in text
     assert "| eval loss | 2.5000 | 0.2500 |" in text
-    for words in ("ab" * 32, "tickets.jsonl", "learning rate: 0.001", "cost: 0.0123 USD", "revision c0ffee"):
+    for words in (
+        "ab" * 32,
+        "tickets.jsonl",
+        "learning rate: 0.001",
+        "cost (US dollars): 0.0123457",
+        "train (seconds): 99.5",
+        "revision c0ffee",
+    ):
         assert words in text
     assert python_snippet(HUB, "PATH/OF/THIS/FOLDER") in text
     assert "vllm serve acme/tiny --revision c0ffee --enable-lora --max-lora-rank 16" in text

@@ -311,7 +311,7 @@ def test_a_number_that_is_not_finite_stops_before_it_reaches_the_weights(make_re
     monkeypatch.setattr(sft, "summed_loss", poisoned)
     monkeypatch.setattr(sft.SftEngine, "run", remember)
     record, request = recorder(), make_request(save_steps=4)
-    with pytest.raises(NonFiniteError, match=rf"The {what} is .* at step 5 of 12 \(learning rate 0\.004"):
+    with pytest.raises(NonFiniteError, match=rf"The {what} is .* at step 5 of 12 \(learning rate 0\.003"):
         run(request, record)
     assert [event["step"] for event in record.of("progress")] == [1, 2, 3, 4]
     saved = Path(record.of("checkpoint")[0]["path"])

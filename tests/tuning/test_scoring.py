@@ -27,16 +27,16 @@ def test_the_weighted_mean_of_the_rows_is_the_loss_that_the_trainer_measures(mod
     from celora.tuning.loss import eval_loss
     from celora.tuning.scoring import row_losses
 
-    found = row_losses(model, rows, pad_id=0, device="cpu")
-    assert found.mean == pytest.approx(eval_loss(model, rows, 2, 0, "cpu"), rel=1e-6)
+    found = row_losses(model, rows, batch_rows=2, pad_id=0, device="cpu")
+    assert found.mean == pytest.approx(eval_loss(model, rows, 2, 0, "cpu"), rel=1e-7)
 
 
 def test_a_rows_loss_does_not_depend_on_its_neighbours(model, rows):
     from celora.tuning.scoring import row_losses
 
-    together = row_losses(model, rows, pad_id=0, device="cpu")
+    together = row_losses(model, rows, batch_rows=2, pad_id=0, device="cpu")
     for i, row in enumerate(rows):
-        alone = row_losses(model, [row], pad_id=0, device="cpu")
+        alone = row_losses(model, [row], batch_rows=2, pad_id=0, device="cpu")
         assert together.sums[i] == pytest.approx(alone.sums[0], rel=1e-5)
         assert together.tokens[i] == int(row[1][1:].sum())
 
@@ -44,27 +44,14 @@ def test_a_rows_loss_does_not_depend_on_its_neighbours(model, rows):
 def test_a_row_without_trained_tokens_has_no_loss(model, rows):
     from celora.tuning.scoring import row_losses
 
-    found = row_losses(model, rows, pad_id=0, device="cpu")
+    found = row_losses(model, rows, batch_rows=2, pad_id=0, device="cpu")
     assert found.of_row(5) is None
-    assert math.isnan(row_losses(model, rows[5:], pad_id=0, device="cpu").mean)
+    assert math.isnan(row_losses(model, rows[5:], batch_rows=2, pad_id=0, device="cpu").mean)
 
 
-def test_batches_hold_rows_of_like_length_and_stay_below_each_limit():
-    from celora.tuning.scoring import batches_by_length
-
-    assert batches_by_length([3, 9, 4, 8], 16) == [[1], [3, 2], [0]]
-    lengths = np.random.default_rng(0).integers(1, 50, 200).tolist()
-    batches = batches_by_length(lengths, 128, 100)
-    assert sorted(i for batch in batches for i in batch) == list(range(200))
-    assert all(len(batch) * lengths[batch[0]] <= 100 for batch in batches)
-    assert batches_by_length([500], 128) == [[0]]
-
-
-def test_progress_is_told_in_rows(model, rows, monkeypatch):
+def test_progress_is_told_in_rows(model, rows):
     from celora.tuning import scoring
 
-    monkeypatch.setitem(scoring.BATCH_TOKENS, "cpu", 20)
     seen = []
-    scoring.row_losses(model, rows, pad_id=0, device="cpu", progress=lambda *step: seen.append(step))
-    assert seen[-1] == (6, 6)
-    assert len(seen) > 2
+    scoring.row_losses(model, rows, batch_rows=2, pad_id=0, device="cpu", progress=lambda *step: seen.append(step))
+    assert seen == [(2, 6), (4, 6), (6, 6)]

@@ -214,3 +214,10 @@ def test_wandb_gets_the_curve_offline(make_request, recorder, monkeypatch, tmp_p
     content = logs[0].read_bytes()
     assert b"train/loss" in content
     assert b"eval/loss" in content
+
+
+def test_a_run_of_one_step_is_not_all_warm_up(make_request, recorder):
+    record = recorder()
+    run(make_request(max_steps=1), record)
+    (only,) = record.of("progress")
+    assert only["learning_rate"] > 0

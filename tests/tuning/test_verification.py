@@ -72,7 +72,7 @@ def check(good, tiny_base, tiny_prepared, recipe, tmp_path):
         model = load_base(tiny_base, tmp_path)
         verification.layers(model)
         peft_model = verification.load(model)
-        rows = row_losses(peft_model.get_base_model(), held_out(tiny_prepared), pad_id=0, device="cpu")
+        rows = row_losses(peft_model.get_base_model(), held_out(tiny_prepared), batch_rows=2, pad_id=0, device="cpu")
         verification.loss(rows.mean, trainers, compute_dtype="float32")
         ids = torch.tensor([[5, 6, 7]])
         verification.effect(largest_change(peft_model, lambda: peft_model.get_base_model()(input_ids=ids).logits))
@@ -336,3 +336,24 @@ def test_nothing_but_safetensors_is_ever_loaded(good, tiny_base, tmp_path):
     torch.save({}, folder / "adapter_model.bin")
     with pytest.raises(StorageError, match="is no adapter"):
         plain_peft(load_base(tiny_base, tmp_path), folder)
+
+
+@pytest.mark.parametrize(
+    ("dtypes", "allowed", "refused"),
+    [
+        (("float32", "float32"), 1e-5, 1e-4),
+        (("bfloat16", "bfloat16"), 1e-3, 1e-2),
+        (("bfloat16", "float32"), 1e-2, 1e-1),
+    ],
+)
+def test_the_loss_may_differ_by_what_rounding_does_and_no_more(  # noqa: PLR0917  (fixtures and one table)
+    good, tiny_base, recipe, dtypes, allowed, refused
+):
+    from celora.tuning.verification import Verification
+
+    trained_in, evaluated_in = dtypes
+    verification = Verification(good[0], tiny_base, recipe.model_copy(update={"compute_dtype": trained_in}))
+    verification.loss(1.0 + allowed, 1.0, compute_dtype=evaluated_in)
+    assert verification.checks[-1]["ok"]
+    with pytest.raises(VerificationError, match="check 'loss'"):
+        verification.loss(1.0 + refused, 1.0, compute_dtype=evaluated_in)
