@@ -14,7 +14,7 @@ import typer
 
 from ..models import datasets as record_of
 from ..models.spec import JobSpec, parse_spec
-from ..settings.errors import CeloraError, DataError, NotFoundError
+from ..settings.errors import DataError, NotFoundError, of_code
 from ..settings.secrets import Secrets
 from ..settings.settings import get_settings
 from ..storage.artifacts import Artifacts
@@ -145,7 +145,7 @@ def _checked(spec: JobSpec) -> tuple[Receipt, dict[str, str] | None]:
         result = run_once(request, told, log=log, environment=secrets)
     except TrainerError as error:
         if error.error["code"] not in DATA_CODES:
-            raise known(error.error) from None
+            raise of_code(error.error["code"])(error.message, hint=error.hint) from None
         return told.receipt, {name: error.error[name] for name in ("code", "message", "hint")}
     except DataError as error:
         return told.receipt, {"code": error.code, "message": error.message, "hint": error.hint}
@@ -153,17 +153,6 @@ def _checked(spec: JobSpec) -> tuple[Receipt, dict[str, str] | None]:
         places.clear()
         places.scratch.parent.rmdir()
     return result["receipt"], None
-
-
-def known(error: dict[str, Any]) -> CeloraError:
-    """What the trainer said went wrong, as the error that it was; its exit code is the command's."""
-    kinds = [CeloraError]
-    while kinds:
-        kind = kinds.pop()
-        if kind.code == error["code"] and kind is not CeloraError:
-            return kind(str(error["message"]), hint=str(error.get("hint", "")))
-        kinds += kind.__subclasses__()
-    return CeloraError(str(error["message"]), hint=str(error.get("hint", "")))
 
 
 class _Told:

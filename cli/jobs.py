@@ -188,7 +188,8 @@ def _facts(job: Summary) -> Iterator[tuple[str, str]]:
         error: dict[str, Any] = job["error"]
         yield "error", f"{error.get('message', '')} {error.get('hint', '')}".strip()
     yield "base", cell(job.get("base_model"))
-    for role, seen in (job.get("datasets") or {}).items():
+    versions: dict[str, dict[str, Any]] = job.get("datasets") or {}
+    for role, seen in versions.items():
         label = "dataset" if role == "train" else "eval"
         yield label, f"{seen['name']}@{seen['version']}" + ("" if role in ("train", "eval") else f" ({role})")
     yield "tenant", str(job["tenant"])

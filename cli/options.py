@@ -33,17 +33,17 @@ def fields_of(words: list[str], options: Mapping[str, str | list[str] | None], *
     Raises:
         SettingsError: There are two lone words, or a job file or option can't be read.
     """
-    path, unknown = _sort(words)
+    word, unknown = _sort(words)
     from_file: Fields = {}
-    if path and (not loose or path.suffix in (".yaml", ".yml")):
-        from_file = _job_file(path)
-    elif path:
-        from_file = {loose: str(path)}
+    if word and (not loose or word.endswith((".yaml", ".yml"))):
+        from_file = _job_file(Path(word))
+    elif word:
+        from_file = {loose: word}
     given = {name: _value(name, value) for name, value in options.items() if value not in (None, [])}
     return {**from_file, **given, **unknown}
 
 
-def _sort(words: list[str]) -> tuple[Path | None, Fields]:
+def _sort(words: list[str]) -> tuple[str | None, Fields]:
     """The job file, and the options that are no field, out of what Typer could not place."""
     files: list[str] = []
     unknown: Fields = {}
@@ -58,7 +58,7 @@ def _sort(words: list[str]) -> tuple[Path | None, Fields]:
         raise SettingsError(
             f"{', '.join(files)} are {len(files)} job files.", hint="Give one; every field has a name: --dataset FILE."
         )
-    return (Path(files[0]) if files else None), unknown
+    return (files[0] if files else None), unknown
 
 
 def _job_file(path: Path) -> Fields:

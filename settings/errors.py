@@ -115,3 +115,14 @@ class VerificationError(CeloraError):
     """The finished adapter failed its check; nothing is published."""
 
     code = "verification"
+
+
+def of_code(code: str) -> type[CeloraError]:
+    """The error of a stable word, the root where there is none; never one that inherits its word from a parent."""
+    kinds: list[type[CeloraError]] = [CeloraError]
+    while kinds:
+        kind = kinds.pop()
+        if vars(kind).get("code") == code:
+            return kind
+        kinds += kind.__subclasses__()
+    return CeloraError

@@ -14,7 +14,7 @@ from ..models import datasets
 from ..models.database import get_database
 from ..models.registry import register_dataset
 from ..models.tables import Dataset
-from ..settings.errors import DataError, LimitError
+from ..settings.errors import DataError, of_code
 from ..settings.settings import Settings, get_settings
 from ..storage.artifacts import Artifacts
 from ..tuning.protocol import IndexRequest
@@ -52,7 +52,7 @@ def add(path: Path, *, name: str, tenant: str = "default", on_event: Handler = l
         artifacts.put_file(hashes, _beside(uri))
     with get_database().transaction() as session:
         before = {row["sha256"] for row in datasets.listed(session, tenant=tenant, name=name)}
-        facts = {"sha256": sha256, "uri": uri, "size_bytes": found["size_bytes"], "rows": found["rows"]}
+        facts: dict[str, Any] = {"sha256": sha256, "uri": uri, "size_bytes": found["size_bytes"], "rows": found["rows"]}
         made = register_dataset(session, tenant=tenant, name=name, **facts)
         return {**facts, "name": name, "version": made.version, "new": sha256 not in before}
 
@@ -107,10 +107,7 @@ def _indexed(
         try:
             yield run_once(request, on_event, log=Path(scratch) / "log", environment={}), hashes
         except TrainerError as error:
-            kind = {DataError.code: DataError, LimitError.code: LimitError}.get(error.error["code"])
-            if kind is None:
-                raise
-            raise kind(error.message, hint=error.hint) from None
+            raise of_code(error.error["code"])(error.message, hint=error.hint) from None
 
 
 def _beside(uri: str) -> str:

@@ -178,7 +178,7 @@ def _json_cell(cell: str, name: str) -> Any:
         return parse_value(cell)
     except Fault as fault:
         reason = f"the cell of {name} is no JSON list ({fault.reason})"
-        raise Fault(fault.kind, reason, "write it as json.dumps does", at=(name,)) from None
+        raise Fault("bad_json", reason, "write it as json.dumps does", at=(name,)) from None
 
 
 @dataclass(frozen=True, slots=True)

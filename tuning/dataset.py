@@ -8,7 +8,6 @@ aside and renamed when its manifest stands, so a prepared folder is whole or not
 import errno
 import re
 import shutil
-import tempfile
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -75,7 +74,7 @@ def prepare(request: PrepareRequest, emit: Emit) -> PrepareResult:
     again = _reused(request, store, emit) if store.seen and request.op == "prepare" else None
     if again:
         return again
-    with _workspace(request) as staged:
+    with _staged(Path(request.out_dir)) as staged:
         files, notes = _read_all(request, staged, emit)
         emit("phase", phase="look for repeats", done=None, total=None)
         survey = Survey.of(
@@ -334,17 +333,6 @@ def _write(staged: Path, request: PrepareRequest, result: PrepareResult, templat
     cast("Any", template.tokenizer).save_pretrained(str(staged / "tokenizer"))
     save_result(staged, result, settings)
     commit(staged, Path(request.out_dir), kind="prepared", job=request.job, attempt=request.attempt)
-
-
-@contextmanager
-def _workspace(request: PrepareRequest) -> Generator[Path]:
-    """Where the rows and tokens of this run are kept; a check has nothing but a temporary place."""
-    if request.op == "prepare":
-        with _staged(Path(request.out_dir)) as staged:
-            yield staged
-    else:
-        with tempfile.TemporaryDirectory(prefix="celora-check-") as folder, _staged(Path(folder) / "check") as staged:
-            yield staged
 
 
 @contextmanager

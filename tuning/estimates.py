@@ -293,8 +293,8 @@ def _basis(device: DeviceType) -> str:
     share = f"{UTILISATION[device.kind]:.0%} of"
     if device.kind == "cpu":
         return (
-            f"{share} the {device.flops_per_s / 1e9:.0f} GFLOP/s that fp32 matrix products reach on the {cores()} cores "
-            "of the machine that made this receipt, measured then"
+            f"{share} the {device.flops_per_s / 1e9:.0f} GFLOP/s that fp32 matrix products reach on the {cores()} "
+            "cores of the machine that made this receipt, measured then"
         )
     return (
         f"{share} the data sheet's {device.flops_per_s / 1e12:.0f} TFLOP/s; unproven, no run on this type is recorded"

@@ -19,8 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..settings.errors import UnavailableError
-from .rows import Row
 from .privacy import find, masked
+from .rows import Row
 
 SHOWN_LINES = 20
 MOST_LABELS = 50

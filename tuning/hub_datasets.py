@@ -19,7 +19,7 @@ from urllib.parse import parse_qsl
 
 import yaml
 
-from ..settings.errors import DataError, LimitError, UnavailableError
+from ..settings.errors import CeloraError, DataError, LimitError, UnavailableError
 from .containers import CONTAINERS, container, suffix_of
 from .faults import BadLine
 from .progress import PhaseProgress
@@ -105,7 +105,8 @@ def fetch_hub_dataset(dataset: HubDataset, folder: Path, hub: HubAccess, most_by
     with _explained(dataset, hub):
         api: Any = huggingface_hub.HfApi(endpoint=hub.endpoint, token=token, library_name="celora")
         info: Any = api.dataset_info(dataset.repo, revision=dataset.revision, files_metadata=True)
-        sizes: dict[str, int] = {entry.rfilename: entry.size or 0 for entry in info.siblings or []}
+        found: list[Any] = info.siblings or []
+        sizes: dict[str, int] = {entry.rfilename: entry.size or 0 for entry in found}
 
         def download(name: str) -> Path:
             return Path(
@@ -252,8 +253,10 @@ def _explained(dataset: HubDataset, hub: HubAccess) -> Generator[None]:
             f"the hub {hub.endpoint} has no dataset {dataset.repo}, or it is private and may not be seen.",
             hint="Look at the spelling; for a private one run: celora secret set HF_TOKEN",
         ) from error
-    except (errors.HfHubHTTPError, OSError) as error:
+    except CeloraError:
+        raise
+    except Exception as error:  # the web library under it raises errors of its own
         raise UnavailableError(
-            f"the hub {hub.endpoint} did not give hub:{dataset.repo} ({str(error).splitlines()[0][:200]}).",
+            f"the hub {hub.endpoint} did not give hub:{dataset.repo} ({' '.join(str(error).split())[:200]}).",
             hint="Try again later; if it stays, look at CELORA_HUB_ENDPOINT and the secret HF_TOKEN.",
         ) from error

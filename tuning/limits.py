@@ -183,9 +183,19 @@ def staging(folder: Path) -> AbstractContextManager[None]:
     return _guard.staging(folder) if _guard else nullcontext()
 
 
+def fetched(out: Path) -> Path:
+    """Where remote datasets lie while ``out`` is made of them."""
+    return out.with_name(out.name + ".sources")
+
+
 def partial(out: Path) -> Path:
     """Where what is to become ``out`` is written; never left behind, whoever has to remove it."""
     return out.with_name(out.name + ".partial")
+
+
+def leftovers(out: Path) -> tuple[Path, ...]:
+    """What a process that the kernel ended may have left beside ``out``."""
+    return partial(out), fetched(out)
 
 
 def rendering(template: str) -> AbstractContextManager[None]:

@@ -45,26 +45,35 @@ def encoded(
         special: Ids of the control tokens.
         end_token: Id of the token that ends an assistant's turn.
     """
-    tokens = np.array(encoding.ids, dtype=np.int32)
-    mask = np.zeros(len(tokens), dtype=np.uint8)
-    for first, end in trained_ranges(encoding, text, spans, special=special, end_token=end_token):
+    ids = encoding.ids
+    mask = np.zeros(len(ids), dtype=np.uint8)
+    for first, end in trained_ranges(encoding, ids, text, spans, special=special, end_token=end_token):
         mask[first:end] = 1
-    return Encoded(tokens, mask)
+    return Encoded(np.array(ids, dtype=np.int32), mask)
 
 
 def trained_ranges(
-    encoding: "Encoding", text: str, spans: Sequence[Span] | None, *, special: frozenset[int], end_token: int | None
+    encoding: "Encoding",
+    ids: Sequence[int],
+    text: str,
+    spans: Sequence[Span] | None,
+    *,
+    special: frozenset[int],
+    end_token: int | None,
 ) -> list[tuple[int, int]]:
-    """The tokens that carry loss, as ``(first, end)``; arguments as of ``encoded``."""
+    """The tokens that carry loss, as ``(first, end)``; arguments as of ``encoded``, and the encoding's own ``ids``.
+
+    Asked for its ids, an encoding makes a new list each time, so whoever has them hands them on.
+    """
     if spans is None:
-        return [(0, len(encoding))]
+        return [(0, len(ids))]
     ranges: list[tuple[int, int]] = []
     for span in spans:
         first, end = _tokens_of(encoding, text, span)
         if span.with_end_token:
-            end += end < len(encoding) and encoding.ids[end] == end_token
+            end += end < len(ids) and ids[end] == end_token
         else:
-            end = _without_tail(encoding, text[: span.end], first, end, special)
+            end = _without_tail(encoding, ids[:end], text[: span.end], first, special)
         ranges.append((first, end))
     return ranges
 
@@ -90,11 +99,11 @@ def _token_at(encoding: "Encoding", start: int, stop: int) -> int:
     return len(encoding)
 
 
-def _without_tail(encoding: "Encoding", text: str, first: int, end: int, special: frozenset[int]) -> int:
-    for token in range(end - 1, first - 1, -1):
+def _without_tail(encoding: "Encoding", ids: Sequence[int], text: str, first: int, special: frozenset[int]) -> int:
+    for token in range(len(ids) - 1, first - 1, -1):
         _, stop = encoding.token_to_chars(token) or (0, 0)
-        if encoding.ids[token] in special:
+        if ids[token] in special:
             return token + 1
         if text[stop:].strip():
             break
-    return end
+    return len(ids)

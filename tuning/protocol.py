@@ -65,17 +65,19 @@ class _Request(_Message):
     attempt: int
     cache_dir: str = Field(description="converted and quantized bases")
     hub: HubAccess = HubAccess()
-    threads: int = Field(0, description="CPU threads; 0: all cores")
+    threads: int = Field(default=0, description="CPU threads; 0: all cores")
 
 
 class Limits(_Message):
     """What the trainer program may take while it reads foreign data; 0 is no limit."""
 
-    memory_bytes: int = Field(0, description="memory of its own, beside what libraries map")
-    cpu_s: int = Field(0, description="CPU seconds, all threads together")
-    file_bytes: int = Field(0, description="size of the largest file that it writes")
-    wall_s: int = Field(0, description="seconds, fetching the base apart")
-    render_s: int = Field(10, description="seconds that a chat template has for one conversation; it takes 0.0001")
+    memory_bytes: int = Field(default=0, description="memory of its own, beside what libraries map")
+    cpu_s: int = Field(default=0, description="CPU seconds, all threads together")
+    file_bytes: int = Field(default=0, description="size of the largest file that it writes")
+    wall_s: int = Field(default=0, description="seconds, fetching the base apart")
+    render_s: int = Field(
+        default=10, description="seconds that a chat template has for one conversation; it takes 0.0001"
+    )
 
 
 class SourceAccess(_Message):

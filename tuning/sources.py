@@ -18,7 +18,7 @@ import socket
 import ssl
 import unicodedata
 from collections.abc import Callable, Generator, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple, TypeVar
@@ -40,6 +40,7 @@ SCHEMES = (*WEB, *BUCKETS, HUB)
 CHUNK_BYTES = 1 << 20
 TIMEOUT_S = 30
 REDIRECTS = 5
+REDIRECT = (301, 302, 303, 307, 308)
 _GLOB = re.compile(r"[*?\[\]{}]")
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):")
 _LOCAL_HINT = "Download it first and submit the file."
@@ -231,30 +232,30 @@ def _bucket(url: str, _access: SourceAccess) -> Generator[_Answer]:
 def _web(url: str, access: SourceAccess) -> Generator[_Answer]:
     for _ in range(REDIRECTS):
         parts = urlsplit(url)
-        connection = _connected(parts, access)
-        try:
+        with closing(_connected(parts, access)) as connection:
             connection.request(
                 "GET",
                 (parts.path or "/") + (f"?{parts.query}" if parts.query else ""),
                 headers={"Accept-Encoding": "identity", "User-Agent": "celora", "Connection": "close"},
             )
-            answer = connection.getresponse()
-            if answer.status in (301, 302, 303, 307, 308):
+            with closing(connection.getresponse()) as answer:
+                if answer.status not in REDIRECT:
+                    yield _body(url, answer)
+                    return
                 url = urljoin(url, answer.getheader("Location") or "")
                 _judge_redirect(url, access)
-                continue
-            if answer.status != http.client.OK:
-                raise DataError(
-                    f"the dataset {_shown(url)} was refused: {answer.status} {answer.reason}.",
-                    hint="Look at its spelling and at who may read it.",
-                )
-            length = answer.getheader("Content-Length")
-            size = int(length) if length and length.isdigit() else None
-            yield _Answer(url, iter(partial(answer.read, CHUNK_BYTES), b""), size)
-            return
-        finally:
-            connection.close()
     raise DataError(f"{_shown(url)} redirects more than {REDIRECTS} times.", hint=_LOCAL_HINT)
+
+
+def _body(url: str, answer: http.client.HTTPResponse) -> _Answer:
+    if answer.status != http.client.OK:
+        raise DataError(
+            f"the dataset {_shown(url)} was refused: {answer.status} {answer.reason}.",
+            hint="Look at its spelling and at who may read it.",
+        )
+    length = answer.getheader("Content-Length")
+    size = int(length) if length and length.isdigit() else None
+    return _Answer(url, iter(partial(answer.read, CHUNK_BYTES), b""), size)
 
 
 def _judge_redirect(url: str, access: SourceAccess) -> None:
@@ -323,7 +324,7 @@ def fetching(
         remote = {name: judge(source, request.sources) for name, source in sources.items() if is_remote(source)}
         if not remote:
             return work(request, emit)
-        folder = Path(request.out_dir).with_name(Path(request.out_dir).name + ".sources")
+        folder = limits.fetched(Path(request.out_dir))
         shutil.rmtree(folder, ignore_errors=True)
         try:
             with limits.lifted():

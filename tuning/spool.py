@@ -1,7 +1,8 @@
 """The rows of a file between reading and tokenizing: on disk, so that a million of them fit into little memory.
 
-Each row is JSON in a temporary file without a name, which is gone when the process is, however it ends. In memory stay
-16 bytes a row: where it begins, and its line. A ``Spool`` reads like the list of its rows.
+They stand in a temporary file without a name, which is gone when the process is, however it ends. A row of roles and
+words, as nearly all are, is its words alone, which is three times as fast as JSON; any other is JSON. In memory stay 20
+bytes a row: where it begins, its line and its roles' number. A ``Spool`` reads like the list of its rows.
 """
 
 import json
@@ -23,7 +24,14 @@ from .rows import Row
 _encode = json.JSONEncoder(ensure_ascii=False, check_circular=False, separators=(",", ":")).encode
 _names = tuple(field.name for field in fields(Row) if field.name != "line")
 _said: Callable[[Row], tuple[Any, ...]] = attrgetter(*_names)
+_rest: Callable[[Row], tuple[Any, ...]] = attrgetter(*(name for name in _names if name not in ("messages", "weights")))
+_USUAL = _rest(Row([], [], 0))
+_BREAK = "\0"
+_AS_JSON = -1
 READ_BYTES = 1 << 20
+
+_Turns = tuple[tuple[str, ...], tuple[int, ...]]
+"""The roles and weights of a row's messages."""
 
 
 class Spool(Sequence[Row]):
@@ -38,10 +46,23 @@ class Spool(Sequence[Row]):
         weakref.finalize(self, self._file.close)
         self._starts: array[int] = array("q", [0])
         self._lines: array[int] = array("q")
+        self._kinds: array[int] = array("i")
+        self._turns: list[_Turns] = []
+        self._numbers: dict[_Turns, int] = {}
 
     def append(self, row: Row) -> None:
         """Write a row."""
-        said = _encode(_said(row)).encode()
+        words = _words_alone(row)
+        if words is None:
+            self._kinds.append(_AS_JSON)
+            said = _encode(_said(row)).encode()
+        else:
+            turns = (tuple([message["role"] for message in row.messages]), tuple(row.weights))
+            if turns not in self._numbers:
+                self._numbers[turns] = len(self._turns)
+                self._turns.append(turns)
+            self._kinds.append(self._numbers[turns])
+            said = words.encode()
         self._starts.append(self._starts[-1] + self._file.write(said))
         self._lines.append(row.line)
 
@@ -80,7 +101,27 @@ class Spool(Sequence[Row]):
         return self._row(os.pread(self._file.fileno(), end - begin, begin), number)
 
     def _row(self, said: bytes, number: int) -> Row:
-        return Row(**dict(zip(_names, json.loads(said), strict=True)), line=self._lines[number])
+        kind, line = self._kinds[number], self._lines[number]
+        if kind == _AS_JSON:
+            return Row(**dict(zip(_names, json.loads(said), strict=True)), line=line)
+        roles, weights = self._turns[kind]
+        words = said.decode().split(_BREAK)
+        messages = [{"role": role, "content": text} for role, text in zip(roles, words, strict=True)]
+        return Row(messages, list(weights), line)
+
+
+def _words_alone(row: Row) -> str | None:
+    """A row's words, where its roles and weights are all there is beside them."""
+    if _rest(row) != _USUAL:
+        return None
+    words: list[str] = []
+    for message in row.messages:
+        text: Any = message.get("content")
+        if len(message) != 2 or type(text) is not str or "role" not in message:  # noqa: PLR2004  (role, content)
+            return None
+        words.append(text)
+    said = _BREAK.join(words)
+    return said if words and said.count(_BREAK) == len(words) - 1 else None
 
 
 class Chosen(Sequence[Row]):

@@ -180,7 +180,7 @@ class ChatTemplate:
         raise TemplateRefusalError(f"message {number + 1} is rewritten, so that its words can't be told from the rest")
 
     def _span_of_calls(self, row: Row, number: int, text: str) -> Span:
-        """What stands where an answer in words would stand; a template that puts tools' answers there too is refused."""
+        """What stands where an answer in words would; a template that puts tools' answers there too is refused."""
         marked = [dict(message) for message in row.messages]
         marked[number] = {"role": "assistant", "content": _MARK}
         answers = 0
@@ -211,7 +211,8 @@ class ChatTemplate:
         from transformers.utils import chat_template_utils  # noqa: PLC0415  (transformers takes seconds to import)
 
         text: str = _untyped(self.tokenizer).chat_template
-        return text, cast("Any", chat_template_utils)._compile_jinja_template(text).environment
+        compile_template = cast("Any", chat_template_utils)._compile_jinja_template  # noqa: SLF001  (the same sandbox)
+        return text, compile_template(text).environment
 
     def token_texts(self) -> dict[str, Any]:
         """The special tokens by the names that templates know them by."""

@@ -170,7 +170,7 @@ class Tokenization:
         kept = _Flat(self.max_length)
         for number, (row, text, encoding) in enumerate(zip(batch.rows, batch.rendered, encodings, strict=True)):
             ids = encoding.ids
-            ranges = trained_ranges(encoding, text.text, text.spans, special=special, end_token=end_token)
+            ranges = trained_ranges(encoding, ids, text.text, text.spans, special=special, end_token=end_token)
             self._count(row, text, len(ids), ranges)
             prompt = prompts[number] if number < len(prompts) else None
             if prompt is not None:

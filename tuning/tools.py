@@ -1,12 +1,14 @@
 """Tools in chat templates: in which form a template wants tool calls, found by trying.
 
 There is no standard: most templates want a call's arguments as an object, some as JSON text; some write a call only
-where the message's content is null, some only with ids of nine letters (Mistral's). Each form is tried on a small
+where the message has no content, some only with ids of nine letters (Mistral's). Each form is tried on a small
 conversation, and one is right when call, arguments and result come out whole. A template that passes none has no
 tools.
 """
 
+import hashlib
 import json
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -25,34 +27,39 @@ class ToolForm:
 
     Attributes:
         objects: Arguments as objects, else as JSON text.
-        null_content: A message without words has the content null, else empty text.
-        short_ids: Ids are nine digits, whatever the rows call them.
+        no_content: A message without words has no content, else empty text. (transformers drops what is null.)
+        short_ids: Ids are nine letters and digits, whatever the rows call them.
     """
 
     objects: bool
-    null_content: bool
+    no_content: bool
     short_ids: bool
 
     def written(self, messages: Sequence[Message]) -> list[Message]:
         """The messages in this form."""
-        ids: dict[str, str] = {}
         done: list[Message] = []
         for message in messages:
             copy = dict(message)
             if "tool_calls" in message:
-                copy["tool_calls"] = [self._call(call, ids) for call in message["tool_calls"]]
-                if not message["content"] and self.null_content:
-                    copy["content"] = None
-            elif message["role"] == "tool":
-                copy["tool_call_id"] = ids.get(message["tool_call_id"], message["tool_call_id"])
+                copy["tool_calls"] = [self._call(call) for call in message["tool_calls"]]
+                if not message["content"] and self.no_content:
+                    del copy["content"]
+            elif message["role"] == "tool" and self.short_ids:
+                copy["tool_call_id"] = short_id(message["tool_call_id"])
             done.append(copy)
         return done
 
-    def _call(self, call: dict[str, Any], ids: dict[str, str]) -> dict[str, Any]:
-        ids[call["id"]] = f"{len(ids):09d}" if self.short_ids else call["id"]
-        function = call["function"]
+    def _call(self, call: dict[str, Any]) -> dict[str, Any]:
+        function, written_id = call["function"], short_id(call["id"]) if self.short_ids else call["id"]
         arguments = json.loads(function["arguments"]) if self.objects else function["arguments"]
-        return {**call, "id": ids[call["id"]], "function": {**function, "arguments": arguments}}
+        return {**call, "id": written_id, "function": {**function, "arguments": arguments}}
+
+
+def short_id(given: str) -> str:
+    """An id of nine letters and digits, the same for the same id."""
+    if re.fullmatch(r"[A-Za-z0-9]{9}", given):
+        return given
+    return hashlib.blake2b(given.encode(), digest_size=5).hexdigest()[:9]
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +72,7 @@ class ToolSupport:
     def missing(self, row: Row) -> str:
         """What of a row's tools the template can't write, in words; empty where it can write all."""
         if row.tools and not self.declares:
-            return "it has no place for the row's tools"
+            return "it has no place for the row's tools (our chatml has)"
         if self.form is None and has_calls(row.messages):
             return "it does not write tool calls and their results"
         return ""
@@ -115,8 +122,8 @@ def support_of(render: Render) -> ToolSupport:
     plain = render([conversation[0], conversation[-1]], [_TOOL]) or ""
     declares = "celoraDeclared" in plain and "celoraDescribed" in plain
     tools = [_TOOL] if declares else []
-    for null_content, objects, short_ids in product((False, True), (True, False), (False, True)):
-        form = ToolForm(objects, null_content, short_ids)
+    for no_content, objects, short_ids in product((False, True), (True, False), (False, True)):
+        form = ToolForm(objects, no_content, short_ids)
         if _whole(render(form.written(conversation), tools) or ""):
             return ToolSupport(declares, form)
     return ToolSupport(declares, None)

@@ -58,10 +58,9 @@ def progress(job_id: str, facts: dict[str, Any]) -> None:
 def error_of(job: Job) -> errors.CeloraError:
     """The job's error as an exception whose text is the one informative line that ``.get()`` raises."""
     error = job.error or {}
-    kind = {kind.code: kind for kind in _all_errors(errors.CeloraError)}.get(str(error.get("code")), errors.CeloraError)
     where = f" in {error['stage']}" if error.get("stage") else ""
     text = f"{error.get('code', 'internal')}: job {job.id} failed{where}: {error.get('message', 'no reason recorded')}"
-    return kind(text, hint=str(error.get("hint", "")))
+    return errors.of_code(str(error.get("code")))(text, hint=str(error.get("hint", "")))
 
 
 def _tell(job: Job) -> None:
@@ -106,7 +105,3 @@ def _event(kind: str, job: Job, **fields: Any) -> None:
     runtime_s = (job.finished_at - job.created_at).total_seconds() if job.finished_at else 0.0
     with app.events.default_dispatcher() as dispatcher:
         dispatcher.send(kind, uuid=job.id, runtime=runtime_s, **fields)
-
-
-def _all_errors(kind: type[errors.CeloraError]) -> list[type[errors.CeloraError]]:
-    return [kind, *(deeper for below in kind.__subclasses__() for deeper in _all_errors(below))]

@@ -17,7 +17,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from ..settings.errors import CeloraError, LimitError
-from ..tuning.limits import partial
+from ..tuning.limits import leftovers
 from ..tuning.protocol import PrepareRequest
 from .lease import Lease
 from .process import TrainerProcess, log_tail
@@ -210,4 +210,5 @@ def run_once(request: BaseModel, on_event: Handler, *, log: Path, environment: d
 def _tidy(request: BaseModel) -> None:
     """Remove the half-written folder of a trainer that the kernel ended; it is gone by itself in any other case."""
     if isinstance(request, PrepareRequest):
-        shutil.rmtree(partial(Path(request.out_dir)), ignore_errors=True)
+        for folder in leftovers(Path(request.out_dir)):
+            shutil.rmtree(folder, ignore_errors=True)

@@ -2,10 +2,8 @@ import json
 
 import pytest
 
-from celora.cli.data import known
 from celora.models.database import get_database
 from celora.models.tables import Job
-from celora.settings.errors import BaseModelError, CeloraError, LimitError
 from celora.settings.settings import get_settings
 
 
@@ -95,9 +93,3 @@ def test_a_job_shows_the_receipt_of_its_latest_attempt_that_has_one(celora, job)
         folder.mkdir(parents=True)
         (folder / "receipt.json").write_text(json.dumps({"name": name}))
     assert celora("receipt", job, "--json").json() == {"name": "second"}
-
-
-def test_an_error_of_the_trainer_is_again_what_it_was():
-    assert isinstance(known({"code": "base_model", "message": "no", "hint": ""}), BaseModelError)
-    assert isinstance(known({"code": "data_limit", "message": "no"}), LimitError)
-    assert type(known({"code": "killed", "message": "no", "hint": "look"})) is CeloraError

@@ -197,7 +197,7 @@ def recorder():
 
 @pytest.fixture(scope="session")
 def bare_base(tmp_path_factory):
-    """Makes a base that ``prepare`` takes: a configuration, a byte-level tokenizer with a chat template, no real weights."""
+    """Makes a base that ``prepare`` takes: a configuration, a byte-level tokenizer with a chat template, no weights."""
     from safetensors.numpy import save_file
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast

@@ -12,6 +12,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 from celora.settings.errors import BaseModelError, DataError, DiskFullError, SettingsError
 from celora.storage.manifest import verify_manifest
 from celora.tuning import prepared as prepared_files
+from celora.tuning import tokens
 from celora.tuning.dataset import PreparedSet, eval_rows, load_result, load_settings, prepare
 from celora.tuning.formats import BadRowsError
 from celora.tuning.prepared import permutation
@@ -381,6 +382,21 @@ def test_the_receipt_tells_it_all_in_json(run):
 def test_loss_on_all_words_where_it_is_asked_for(run):
     result = run(gsm_rows(20), completion_only=False)
     assert result.trained_tokens == result.train_tokens
+
+
+@pytest.mark.parametrize(("rows", "characters"), [(7, 10**6), (1000, 500), (1, 1)])
+def test_how_rows_are_batched_changes_nothing(run, monkeypatch, rows, characters):
+    long_question = {"question": "How many apples? " * 40, "answer": "1"}
+    data = [*gsm_rows(50), long_question, *gsm_rows(9, start=60)]
+    run(data, out="at_once")
+    at_once = run.out
+    monkeypatch.setattr(tokens, "BATCH_ROWS", rows)
+    monkeypatch.setattr(tokens, "BATCH_CHARACTERS", characters)
+    run(data, out="in_batches")
+    names = [path.name for path in at_once.iterdir() if path.suffix in (".npy", ".jsonl")]
+    assert len(names) == 7
+    for name in names:
+        assert (run.out / name).read_bytes() == (at_once / name).read_bytes(), name
 
 
 def test_progress_is_told_in_phases(run):

@@ -58,8 +58,11 @@ def only_bad(path):
         ),
         (
             {
-                "prompt": [{"role": "user", "content": "2+2?"}, {"role": "assistant", "content": "Add?"},
-                           {"role": "user", "content": "Yes"}],
+                "prompt": [
+                    {"role": "user", "content": "2+2?"},
+                    {"role": "assistant", "content": "Add?"},
+                    {"role": "user", "content": "Yes"},
+                ],
                 "completion": [{"role": "assistant", "content": "4"}],
             },
             "prompt-completion",
@@ -67,8 +70,11 @@ def only_bad(path):
         ),
         ({"prompt": "2+2?", "response": "4"}, "prompt-response", [("user", "2+2?"), ("assistant", "4")]),
         (
-            {"system": "Brief.", "tools": "[]",
-             "conversations": [{"from": "human", "value": "2+2?"}, {"from": "gpt", "value": "4"}]},
+            {
+                "system": "Brief.",
+                "tools": "[]",
+                "conversations": [{"from": "human", "value": "2+2?"}, {"from": "gpt", "value": "4"}],
+            },
             "sharegpt",
             [("system", "Brief."), ("user", "2+2?"), ("assistant", "4")],
         ),
@@ -79,8 +85,12 @@ def only_bad(path):
             [("user", "Add."), ("assistant", "4")],
         ),
         (
-            {"messages": [{"role": "user", "content": [{"type": "text", "text": "2+2?"}]},
-                          {"role": "assistant", "content": None, "refusal": "No."}]},
+            {
+                "messages": [
+                    {"role": "user", "content": [{"type": "text", "text": "2+2?"}]},
+                    {"role": "assistant", "content": None, "refusal": "No."},
+                ]
+            },
             "chat",
             [("user", "2+2?"), ("assistant", "No.")],
         ),
@@ -466,7 +476,9 @@ def test_rows_of_preferences_are_checked_and_refused_for_fine_tuning(write):
     data = read(path)
     assert (data.format, data.good, len(data.preferences), list(data.rows)) == ("preference", 2, 2, [])
     assert [found for found in rows(path) if isinstance(found, Row)] == []
-    with pytest.raises(PreferenceRowsError, match=r"2 preference rows, which are for the preference training .* to come"):
+    with pytest.raises(
+        PreferenceRowsError, match=r"2 preference rows, which are for the preference training .* to come"
+    ):
         require_good(data)
 
 

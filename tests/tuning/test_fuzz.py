@@ -31,7 +31,7 @@ SPLICES = [
     *(b'"messages"', b'"role"', b'"tool"', b'"prompt"', b'"text"', b'"weight":2,', b'"content":null,', b"PAR1", b'""'),
 ]
 
-CALL = {"id": "c1", "type": "function", "function": {"name": "price", "arguments": '{"of": "tea"}'}}
+CALL = {"id": "c1", "type": "function", "function": {"name": "price", "arguments": json.dumps({"of": "tea"})}}
 CHAT = [
     {"role": "system", "content": "Be brief."},
     {"role": "user", "content": "What does “tea” cost? 😀"},
@@ -39,7 +39,7 @@ CHAT = [
     {"role": "tool", "tool_call_id": "c1", "content": "2.50"},
     {"role": "assistant", "content": "Two and a half.", "weight": 1},
 ]
-TALK = [{"from": "human", "value": "Hello \\ \" there\n"}, {"from": "gpt", "value": "Good day."}]
+TALK = [{"from": "human", "value": 'Hello \\ " there\n'}, {"from": "gpt", "value": "Good day."}]
 ROWS = {
     "alpaca": {"instruction": "Add.", "input": "2 2", "output": "4", "system": "", "history": [["a", "b"]]},
     "chat": {"messages": CHAT, "tools": [{"type": "function", "function": {"name": "price", "parameters": {}}}]},
@@ -52,11 +52,11 @@ ROWS = {
 
 
 def parquet_of(row):
-    import pyarrow
-    import pyarrow.parquet
+    import pyarrow as pa
+    from pyarrow import parquet
 
     out = io.BytesIO()
-    pyarrow.parquet.write_table(pyarrow.Table.from_pylist([row] * 5), out)
+    parquet.write_table(pa.Table.from_pylist([row] * 5), out)
     return out.getvalue()
 
 
@@ -107,7 +107,7 @@ def mutated(content, dice):
 
 
 def fault_of(path):
-    """What is wrong with how a file was read; None where all is well."""
+    """What is wrong with how a file was read; None where it was read or refused as it should be."""
     reading, begin = None, time.monotonic()
     try:
         reading = rows(path)
@@ -118,7 +118,7 @@ def fault_of(path):
     except DataError as error:
         if not re.search(PLACE, error.message) and not re.search(WHOLE, error.message):
             return f"a refusal without a place: {error}"
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001  (that none comes is what is tested)
         return f"a crash: {error!r}"
     took_s = time.monotonic() - begin
     return f"it took {took_s:.0f} s" if took_s > HANG_S else None
@@ -132,7 +132,7 @@ def test_mutated_files_are_read_or_refused_with_their_place(good, tmp_path):
         assert rows(path).data.bad.total == 0
     faults = {}
     for number in range(FIRST, FIRST + FILES):
-        dice = random.Random(number)
+        dice = random.Random(number)  # noqa: S311  (no secret)
         name = dice.choice(sorted(good))
         path = tmp_path / name
         path.write_bytes(mutated(good[name], dice))

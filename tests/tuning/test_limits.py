@@ -3,6 +3,7 @@
 import json
 import re
 import time
+from pathlib import Path
 
 import pytest
 
@@ -16,7 +17,7 @@ GOOD = "{% for m in messages %}{{ m['role'] + ': ' + m['content'] + '</s>' }}{% 
 LOOP = "".join(f"{{% for {name} in range(10000) %}}" for name in "abc") + "{% endfor %}" * 3
 """10^12 rounds."""
 
-MEMORY = "{% set ns = namespace(x='xxxxxxxx') %}{% for a in range(60) %}{% set ns.x = ns.x + ns.x %}{% endfor %}"
+MEMORY = "{% set x = 'x' * (10 ** 10) %}"
 POWER = "{% set x = 9 ** (10 ** 9) %}"
 """One call that lets no other thread run: only the kernel ends it."""
 
@@ -84,8 +85,7 @@ def test_wall_time_is_limited(request_of, refusal):
 
 def test_memory_is_limited(request_of, refusal):
     request = request_of(rows=1, memory_bytes=2**20)
-    with open(request.dataset, "w") as file:
-        file.write('{"prompt": [' + '"ab",' * 3_000_000 + '""]}\n')
+    Path(request.dataset).write_text('{"prompt": [' + '"ab",' * 3_000_000 + '""]}\n')
     error = refusal(request)
     assert error["code"] == "data_limit"
     assert "more memory than" in error["message"]

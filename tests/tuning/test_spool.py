@@ -17,7 +17,8 @@ def talk(number):
 
 
 ROWS = [
-    *map(talk, range(5)),
+    *map(talk, range(4)),
+    Row([{"role": "system", "content": ""}, {"role": "assistant", "content": "a\0b"}], [0, 1], 3),
     Row([{"role": "assistant", "content": "", "tool_calls": [CALL]}], [1], 77, tools=TOOLS),
     Row([{"role": "assistant", "content": "once upon a time"}], [1], 78, plain=True),
 ]

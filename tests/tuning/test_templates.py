@@ -5,8 +5,9 @@ from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_toke
 from transformers import PreTrainedTokenizerFast
 
 from celora.settings.errors import BaseModelError, SettingsError
-from celora.tuning.formats import Row
+from celora.tuning.formats import Row, read
 from celora.tuning.templates import TemplateRefusalError, choose
+from celora.tuning.tools import short_id
 
 # Templates of four families and two awkward ones, written for these tests after the models' own documentation.
 CHATML = (
@@ -47,6 +48,62 @@ NO_GENERATION_PROMPT = (
     "{% for m in messages %}{{ m['role'] | upper + ': ' + m['content'] }}"
     "{{ '</s>' if m['role'] == 'assistant' else '\n' }}{% endfor %}"
 )
+# The same families with tools, each in its own manner.
+CHATML_TOOLS = (
+    "{% if tools %}{{ '<|im_start|>system\nTools:' }}{% for t in tools %}{{ '\n' + (t | tojson) }}{% endfor %}"
+    "{{ '<|im_end|>\n' }}{% endif %}"
+    "{% for m in messages %}{% if m.role == 'assistant' and m.tool_calls %}"
+    "{{ '<|im_start|>assistant' }}{% if m.content %}{{ '\n' + m.content }}{% endif %}"
+    '{% for c in m.tool_calls %}{{ \'\n<tool_call>\n{"name": "\' + c.function.name + \'", "arguments": \' }}'
+    "{{ (c.function.arguments | tojson) + '}\n</tool_call>' }}{% endfor %}{{ '<|im_end|>\n' }}"
+    "{% elif m.role == 'tool' %}"
+    "{% if loop.index0 == 0 or messages[loop.index0 - 1].role != 'tool' %}{{ '<|im_start|>user' }}{% endif %}"
+    "{{ '\n<tool_response>\n' + m.content + '\n</tool_response>' }}"
+    "{% if loop.last or messages[loop.index0 + 1].role != 'tool' %}{{ '<|im_end|>\n' }}{% endif %}"
+    "{% else %}{{ '<|im_start|>' + m.role + '\n' + m.content + '<|im_end|>\n' }}{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+LLAMA3_TOOLS = (  # one call a turn; its words are left out
+    "{{ bos_token }}{% for m in messages %}{% if loop.first and tools %}"
+    "{{ '<|start_header_id|>user<|end_header_id|>\n\nFunctions: ' + (tools | tojson) + '\n\n' }}"
+    "{{ m.content | trim + '<|eot_id|>' }}"
+    "{% elif 'tool_calls' in m %}{% if m.tool_calls | length != 1 %}"
+    "{{ raise_exception('This model only supports single tool-calls at once!') }}{% endif %}"
+    '{{ \'<|start_header_id|>assistant<|end_header_id|>\n\n{"name": "\' + m.tool_calls[0].function.name }}'
+    "{{ '\", \"parameters\": ' + (m.tool_calls[0].function.arguments | tojson) + '}<|eot_id|>' }}"
+    "{% else %}{% set role = 'ipython' if m.role == 'tool' else m.role %}"
+    "{{ '<|start_header_id|>' + role + '<|end_header_id|>\n\n' + m.content | trim + '<|eot_id|>' }}"
+    "{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|start_header_id|>assistant<|end_header_id|>\n\n' }}{% endif %}"
+)
+MISTRAL_TOOLS = (  # tools before the last question only, ids of nine letters, no content where there is a call
+    "{{ bos_token }}{% set asked = messages | selectattr('role', 'equalto', 'user') | list | length %}"
+    "{% set at = namespace(user=0) %}{% for m in messages %}"
+    "{% if m.role == 'user' %}{% set at.user = at.user + 1 %}"
+    "{% if tools and at.user == asked %}{{ '[AVAILABLE_TOOLS] ' + (tools | tojson) + '[/AVAILABLE_TOOLS]' }}{% endif %}"
+    "{{ '[INST] ' + m.content + '[/INST]' }}"
+    "{% elif m.content is not defined %}{{ '[TOOL_CALLS] [' }}{% for c in m.tool_calls %}"
+    "{% if c.id | length != 9 %}{{ raise_exception('Tool call IDs should be alphanumeric strings with length 9!') }}"
+    '{% endif %}{{ \'{"name": "\' + c.function.name + \'", "arguments": \' + (c.function.arguments | tojson) }}'
+    "{{ ', \"id\": \"' + c.id + '\"}' + (', ' if not loop.last else '') }}{% endfor %}{{ ']' + eos_token }}"
+    "{% elif m.role == 'tool' %}"
+    "{{ '[TOOL_RESULTS] {\"content\": ' + m.content + ', \"call_id\": \"' + m.tool_call_id + '\"}[/TOOL_RESULTS]' }}"
+    "{% else %}{{ ' ' + m.content + eos_token }}{% endif %}{% endfor %}"
+)
+GEMMA_TOOLS = (  # a call and its results share the model's turn, as in Gemma 4
+    "{{ bos_token }}{% for t in tools or [] %}"
+    "{{ '<start_of_turn>system\ndeclaration:' + t.function.name + ' ' + t.function.description + '<end_of_turn>\n' }}"
+    "{% endfor %}{% for m in messages %}"
+    "{% if m.role != 'tool' %}{% set role = 'model' if m.role == 'assistant' else m.role %}"
+    "{% if not (m.role == 'assistant' and loop.previtem.role == 'tool') %}"
+    "{{ '<start_of_turn>' + role + '\n' }}{% endif %}{% endif %}"
+    "{% if m.tool_calls %}{% for c in m.tool_calls %}{{ 'call:' + c.function.name + '{' }}"
+    "{% for k, v in c.function.arguments.items() %}{{ k + ':' + v | string }}{% endfor %}{{ '}' }}{% endfor %}"
+    "{% elif m.role == 'tool' %}{{ 'response:' + m.content + ';' }}"
+    "{% else %}{{ m.content | trim + '<end_of_turn>\n' }}{% endif %}{% endfor %}"
+    "{% if add_generation_prompt and messages[-1].role != 'tool' %}{{ '<start_of_turn>model\n' }}{% endif %}"
+)
+WITH_TOOLS = {"chatml": CHATML_TOOLS, "llama-3": LLAMA3_TOOLS, "mistral": MISTRAL_TOOLS, "gemma": GEMMA_TOOLS}
 FAMILIES = {"chatml": CHATML, "llama-3": LLAMA3, "mistral": MISTRAL, "gemma": GEMMA}
 END = {"chatml": "<|im_end|>", "llama-3": "<|eot_id|>", "mistral": "</s>", "gemma": "<end_of_turn>"}
 
@@ -115,9 +172,9 @@ def tokenizer_with(inner):
     return tokenizer_with
 
 
-def row(*turns, weights=None):
-    messages = [{"role": role, "content": content} for role, content in turns]
-    return Row(messages, weights or [int(role == "assistant") for role, _ in turns], 1)
+def row(*turns, weights=None, tools=()):
+    messages = [turn if isinstance(turn, dict) else {"role": turn[0], "content": turn[1]} for turn in turns]
+    return Row(messages, weights or [int(message["role"] == "assistant") for message in messages], 1, list(tools))
 
 
 def trained_words(template, example, *, completion_only=True):
@@ -133,11 +190,28 @@ def trained_words(template, example, *, completion_only=True):
     return parts
 
 
+def written(messages, template):
+    """Messages as a template's documentation wants them: arguments as objects; Mistral's without content, ids short."""
+    told = json.loads(json.dumps(messages))
+    mistral = "length 9" in template
+    for message in told:
+        for call in message.get("tool_calls", ()):
+            call["function"]["arguments"] = json.loads(call["function"]["arguments"])
+            call["id"] = short_id(call["id"]) if mistral else call["id"]
+        if mistral and message.get("tool_calls"):
+            del message["content"]
+        if mistral and "tool_call_id" in message:
+            message["tool_call_id"] = short_id(message["tool_call_id"])
+    return told
+
+
 def turn_by_turn(tokenizer, example):
     """Tokens and mask made the slow way: the template rendered and tokenized anew for each turn's start and end."""
 
     def tokens(messages, **options):
-        return tokenizer.apply_chat_template(messages, tokenize=True, return_dict=False, **options)
+        told = written(messages, tokenizer.chat_template)
+        tools = example.tools or None
+        return tokenizer.apply_chat_template(told, tools=tools, tokenize=True, return_dict=False, **options)
 
     whole = tokens(example.messages)
     mask = [0] * len(whole)
@@ -367,3 +441,183 @@ def test_of_several_templates_the_default_is_taken(tokenizer_with):
     assert tokenizer.chat_template == CHATML
     with pytest.raises(BaseModelError, match="none is called default"):
         choose(tokenizer_with({"rag": CHATML, "tool_use": CHATML}))
+
+
+STOCK = {
+    "type": "function",
+    "function": {"name": "stock", "description": "What is left", "parameters": {"type": "object", "properties": {}}},
+}
+
+
+def called(number, item, name="stock"):
+    call = {"id": f"call_{number}", "type": "function"}
+    call["function"] = {"name": name, "arguments": json.dumps({"item": item})}
+    answer = {"role": "tool", "content": f"result {item}", "tool_call_id": call["id"], "name": name}
+    return {"role": "assistant", "content": "", "tool_calls": [call]}, answer
+
+
+CALLS = row(("user", "And three?"), *called(1, 7), ("assistant", "It is four."), tools=[STOCK])
+MANY_CALLS = row(
+    ("user", "And three?"), *called(1, 7), ("assistant", "It is four."), ("user", "Yes?"), *called(2, 8),
+    *called(3, 9), ("assistant", "No."), tools=[STOCK],
+)  # fmt: skip
+WEIGHED_CALLS = Row(MANY_CALLS.messages, [0, 0, 0, 1, 0, 1, 0, 0, 0, 1], 1, [STOCK])
+LAST_IS_A_CALL = row(("user", "And three?"), called(1, 7)[0], tools=[STOCK])
+
+
+@pytest.mark.parametrize("family", WITH_TOOLS)
+@pytest.mark.parametrize(
+    "example", [CALLS, MANY_CALLS, WEIGHED_CALLS, LAST_IS_A_CALL], ids=["one", "many", "weighed", "last"]
+)
+def test_the_mask_of_tool_calls_is_that_of_the_template_rendered_turn_by_turn(tokenizer_with, family, example):
+    tokenizer = tokenizer_with(WITH_TOOLS[family])
+    template = choose(tokenizer)
+    rendered = template.rendered(example, completion_only=True)
+    (one,) = template.encode([rendered])
+    if rendered.marked_turns:  # Mistral moves the tools, so earlier turns are no beginning of the whole
+        assert family == "mistral"
+        whole = tokenizer.apply_chat_template(
+            written(example.messages, MISTRAL_TOOLS), tools=[STOCK], tokenize=True, return_dict=False
+        )
+        assert one.tokens.tolist() == whole
+        return
+    whole, mask = turn_by_turn(tokenizer, example)
+    assert one.tokens.tolist() == whole
+    assert one.mask.tolist() == without_white_tail(tokenizer, whole, mask)
+
+
+@pytest.mark.parametrize("family", WITH_TOOLS)
+def test_calls_carry_loss_and_tools_and_their_answers_do_not(tokenizer_with, family):
+    template = choose(tokenizer_with(WITH_TOOLS[family]))
+    assert template.tool_support.declares
+    parts = [words.strip() for words in trained_words(template, MANY_CALLS)]
+    assert len(parts) == 5
+    assert [("stock" in words, "What is left" in words) for words in parts] == [
+        (True, False), (False, False), (True, False), (True, False), (False, False),
+    ]  # fmt: skip
+    assert all(str(item) in words for item, words in zip((7, 8, 9), (parts[0], parts[2], parts[3]), strict=True))
+    assert not any("result" in words for words in parts)
+    assert [parts[1].removesuffix(END[family]), parts[4].removesuffix(END[family])] == ["It is four.", "No."]
+    assert all(words.endswith(END[family]) for words in parts) == (family != "gemma")
+
+
+def test_of_weighed_calls_only_the_weighed_carry_loss(tokenizer_with):
+    template = choose(tokenizer_with(MISTRAL_TOOLS))
+    parts = [words.strip() for words in trained_words(template, WEIGHED_CALLS)]
+    assert [words.removesuffix("</s>")[:13] for words in parts] == ["It is four.", "[TOOL_CALLS] ", "No."]
+    assert '"item": 8' in parts[1]
+
+
+@pytest.mark.parametrize(
+    ("family", "form"),
+    [
+        ("chatml", (True, False, False)),
+        ("llama-3", (True, False, False)),
+        ("mistral", (True, True, True)),
+        ("gemma", (True, False, False)),
+    ],
+)
+def test_the_form_of_calls_is_found_by_trying(tokenizer_with, family, form):
+    found = choose(tokenizer_with(WITH_TOOLS[family])).tool_support.form
+    assert (found.objects, found.no_content, found.short_ids) == form
+
+
+def test_a_template_that_wants_arguments_as_text_gets_text(tokenizer_with):
+    as_text = CHATML_TOOLS.replace("(c.function.arguments | tojson)", "c.function.arguments")
+    template = choose(tokenizer_with(as_text))
+    assert not template.tool_support.form.objects
+    assert '"arguments": {"item": 7}}' in template.rendered(CALLS, completion_only=True).text
+
+
+@pytest.mark.parametrize(
+    ("template", "example", "words"),
+    [
+        (LLAMA3, CALLS, "no place for the row's tools"),
+        (GEMMA, CALLS, "no place for the row's tools"),
+        (LLAMA3, row(*CALLS.messages), "does not write tool calls"),
+        (
+            LLAMA3_TOOLS,
+            row(("user", "a"), {**called(1, 7)[0], "content": "Let me look."}, called(1, 7)[1], ("assistant", "b")),
+            "the words beside one",
+        ),
+        (
+            LLAMA3_TOOLS,
+            row(
+                ("user", "a"),
+                {**called(1, 7)[0], "tool_calls": called(1, 7)[0]["tool_calls"] + called(2, 8)[0]["tool_calls"]},
+                called(1, 7)[1],
+                called(2, 8)[1],
+                ("assistant", "b"),
+            ),
+            "single tool-calls",
+        ),
+    ],
+)
+def test_tools_that_a_template_cannot_write_are_refused(tokenizer_with, template, example, words):
+    with pytest.raises(TemplateRefusalError, match=words):
+        choose(tokenizer_with(template)).rendered(example, completion_only=True)
+
+
+def test_our_own_chatml_has_tools(tokenizer_with):
+    tokenizer = tokenizer_with(None)
+    template = choose(tokenizer, "chatml")
+    for example in (CALLS, MANY_CALLS, WEIGHED_CALLS):
+        (one,) = template.encode([template.rendered(example, completion_only=True)])
+        whole, mask = turn_by_turn(tokenizer, example)
+        assert one.tokens.tolist() == whole
+        assert one.mask.tolist() == without_white_tail(tokenizer, whole, mask)
+    system = row(("system", "Be kind."), *CALLS.messages, tools=[STOCK])
+    assert template.render(system.messages, tools=system.tools).count("Be kind.") == 1
+    assert trained_words(template, CALLS)[0] == (
+        '<tool_call>\n{"name": "stock", "arguments": {"item": 7}}\n</tool_call><|im_end|>'
+    )
+
+
+def test_the_reference_of_an_answer_is_its_words_and_of_a_call_what_is_written(tokenizer_with):
+    template = choose(tokenizer_with(CHATML_TOOLS))
+    assert template.reference(CALLS) == "It is four."
+    assert json.loads(template.reference(LAST_IS_A_CALL).split("\n")[1]) == {"name": "stock", "arguments": {"item": 7}}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_running_text_is_not_rendered_and_all_of_it_carries_loss(tokenizer_with, inner, family):
+    template = choose(tokenizer_with(FAMILIES[family]))
+    example = Row([{"role": "assistant", "content": "It is four, I think."}], [1], 1, plain=True)
+    begins = "<s>" if inner.encode("x").tokens[0] == "<s>" else ""
+    rendered = template.rendered(example, completion_only=True)
+    assert (rendered.text, rendered.spans) == (begins + "It is four, I think.</s>", None)
+    (one,) = template.encode([rendered])
+    assert one.mask.all()
+    assert template.prompt(example) + template.reference(example) + "</s>" == rendered.text
+
+
+ANSWERED = {"role": "assistant", "content": "It is four, I think."}
+SAME_ROWS = {
+    "chat": {"messages": [{"role": "user", "content": "Yes?"}, ANSWERED]},
+    "prompt-completion": {"prompt": "Yes?", "completion": " It is four, I think."},
+    "messages": {"prompt": [{"role": "user", "content": "Yes?"}], "completion": [ANSWERED]},
+    "alpaca": {"instruction": "Yes?", "input": "", "output": "It is four, I think."},
+    "sharegpt": {"conversations": [{"from": "human", "value": "Yes?"}, {"from": "gpt", "value": ANSWERED["content"]}]},
+    "prompt-response": {"prompt": "Yes?", "response": "It is four, I think."},
+    "question-answer": {"question": "Yes?", "answer": "It is four, I think."},
+}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_mask_is_right_in_every_format(tokenizer_with, tmp_path, family):
+    tokenizer = tokenizer_with(FAMILIES[family])
+    template = choose(tokenizer)
+    for name, given in SAME_ROWS.items():
+        path = tmp_path / f"{name}.jsonl"
+        path.write_text(json.dumps(given))
+        (example,) = read(path).rows
+        (one,) = template.encode([template.rendered(example, completion_only=True)])
+        whole, mask = turn_by_turn(tokenizer, example)
+        assert one.tokens.tolist() == whole, name
+        assert one.mask.tolist() == without_white_tail(tokenizer, whole, mask), name
+        assert trained_words(template, example)[0].strip() == "It is four, I think." + END[family]
+
+
+def test_a_template_that_writes_the_date_is_told(tokenizer_with):
+    template = choose(tokenizer_with("{{ strftime_now('%Y') }}" + CHATML))
+    assert "the date of the day" in template.warnings[0]
