@@ -5,7 +5,7 @@ a pipe end of their own, because libraries print. No torch here: both sides impo
 
 An event line is ``{"v": 1, "event": NAME, "job": ID, "attempt": N, …}``:
 
-    phase       phase (words), done, total (any unit, or null)      what happens before the first step; eta_s where known
+    phase       phase (words), done, total (any unit, or null)      what happens before the first step; eta_s if known
     started     resolved, planned_steps, resume_step, trainable_parameters, total_parameters, unquantized_layers
     progress    step, steps, epoch, loss, learning_rate, grad_norm, tokens, tokens_per_s, eta_s,
                 gpu_memory_bytes, gpu_utilisation (the last two null on a CPU)
