@@ -321,7 +321,7 @@ def prepare_bench(source: Path, scratch: Path, *, steps: int, row_tokens: int) -
     """Random rows of 0.5 to 1.5 times ``row_tokens``, the second half of each trained, in the prepared layout."""
     from celora.tuning.base import load_tokenizer, resolve  # noqa: PLC0415
     from celora.tuning.masks import Encoded  # noqa: PLC0415
-    from celora.tuning.prepared import PreparedSet, save_result  # noqa: PLC0415
+    from celora.tuning.prepared import SetWriter, save_result  # noqa: PLC0415
     from celora.tuning.protocol import HubAccess, PrepareResult  # noqa: PLC0415
 
     base = resolve(str(source), None, scratch / "cache", HubAccess(offline=True), lambda *_, **__: None)
@@ -334,7 +334,9 @@ def prepare_bench(source: Path, scratch: Path, *, steps: int, row_tokens: int) -
         rows.append(Encoded(rng.integers(3, vocabulary, length).astype(np.int32), mask))
     prepared = scratch / "prepared"
     prepared.mkdir()
-    PreparedSet.join("train", rows).save(prepared)
+    lengths = np.array([len(row.tokens) for row in rows], dtype=np.int64)
+    with SetWriter(prepared, "train") as writer:
+        writer.write(np.concatenate([row.tokens for row in rows]), np.concatenate([row.mask for row in rows]), lengths)
     load_tokenizer(source).save_pretrained(prepared / "tokenizer")
     result = PrepareResult(
         base=base,
