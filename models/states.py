@@ -60,3 +60,5 @@ class Reason(StrEnum):
     WORKER_LOST = "worker_lost"
     NOT_CLAIMED = "not_claimed"
     RETRYING = "retrying"
+    ADJUSTED = "adjusted"
+    UNHEALTHY = "unhealthy"

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any, ClassVar
 
-from sqlalchemy import JSON, BigInteger, DateTime, Enum, Float, ForeignKey, Index, MetaData, String, Text
+from sqlalchemy import JSON, BigInteger, DateTime, Enum, Float, ForeignKey, Index, MetaData, String, Text, false, text
 from sqlalchemy import UniqueConstraint as Unique
 from sqlalchemy.engine import Dialect
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
@@ -128,7 +128,9 @@ class Job(Table):
     """One request to fine-tune; the truth about it.
 
     ``attempt`` is the fencing token and only rises. ``claimed_at`` is the start of the present stage, ``sent_at`` the
-    time its message was sent, ``publication`` how often.
+    time its message was sent, ``publication`` how often. ``faults`` counts errors by code, ``adjusted`` is what the
+    device's memory forced (recipe.Adjusted), ``least_memory_bytes`` what a device must have after all; ``not_before``
+    holds a job back that failed a moment ago; ``resume_of`` is the job whose checkpoints it may go on from.
     """
 
     __tablename__ = "job"
@@ -148,7 +150,10 @@ class Job(Table):
     reason: Mapped[Reason] = mapped_column(default=Reason.NONE)
     wait_reason: Mapped[str] = mapped_column(default="")
     cancel_requested: Mapped[bool] = mapped_column(default=False)
+    pause_requested: Mapped[bool] = mapped_column(default=False, server_default=false())
+    paused: Mapped[bool] = mapped_column(default=False, server_default=false())
     recovered: Mapped[bool] = mapped_column(default=False)
+    not_before: Mapped[datetime | None]
 
     attempt: Mapped[int] = mapped_column(default=1)
     stale_attempts: Mapped[int] = mapped_column(default=0)
@@ -175,6 +180,11 @@ class Job(Table):
     prepared_uri: Mapped[str | None]
     dataset_sha256: Mapped[str | None] = mapped_column(String(64))
     memory_bytes: Mapped[int | None] = mapped_column(BigInteger)
+    least_memory_bytes: Mapped[int | None] = mapped_column(BigInteger)
+    adjusted: Mapped[JsonObject | None]
+    faults: Mapped[JsonObject | None]
+    retry_of: Mapped[str | None] = mapped_column(String(64))
+    resume_of: Mapped[str | None] = mapped_column(String(64))
 
     step: Mapped[int] = mapped_column(default=0)
     steps: Mapped[int | None]
@@ -188,6 +198,7 @@ class Job(Table):
     error: Mapped[JsonObject | None]
     adapter_uri: Mapped[str | None]
     log_uri: Mapped[str | None]
+    train_s: Mapped[float] = mapped_column(default=0.0, server_default=text("0"))
     gpu_seconds: Mapped[float] = mapped_column(default=0.0)
     cost: Mapped[float] = mapped_column(default=0.0)
     request: Mapped[JsonObject | None]
@@ -306,7 +317,11 @@ class Checkpoint(Table):
 
 
 class Worker(Table):
-    """A Celery worker that registered; ``status`` is online, draining or offline."""
+    """A Celery worker that registered; ``status`` is online, draining or offline.
+
+    A cordoned one takes nothing because a person said so, an ``unhealthy`` one because its device failed twice in a
+    row, and one with ``foreign_bytes`` above the limit because somebody else uses its device; ``note`` says why.
+    """
 
     __tablename__ = "worker"
 
@@ -322,6 +337,12 @@ class Worker(Table):
     versions: Mapped[JsonObject] = mapped_column(default=dict)
     queues: Mapped[list[str]] = mapped_column(default=list)
     status: Mapped[str]
+    cordoned: Mapped[bool] = mapped_column(default=False, server_default=false())
+    drain_asked: Mapped[bool] = mapped_column(default=False, server_default=false())
+    health: Mapped[str] = mapped_column(String(16), default="ok", server_default="ok")
+    device_faults: Mapped[int] = mapped_column(default=0, server_default=text("0"))
+    foreign_bytes: Mapped[int | None] = mapped_column(BigInteger)
+    note: Mapped[str | None]
     registered_at: Mapped[datetime]
     last_seen_at: Mapped[datetime]
 
@@ -336,3 +357,16 @@ class Announcement(Table):
     claimed_until: Mapped[datetime | None]
     announced_at: Mapped[datetime | None] = mapped_column(index=True)
     attempts: Mapped[int] = mapped_column(default=0)
+
+
+class SafeBatch(Table):
+    """The micro batch that a base, a GPU type and a length were found to bear after an out-of-memory error."""
+
+    __tablename__ = "safe_batch"
+
+    base: Mapped[str] = mapped_column(String(255), primary_key=True)
+    gpu_type: Mapped[str] = mapped_column(String(32), primary_key=True)
+    max_length: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    micro_batch: Mapped[int]
+    gradient_checkpointing: Mapped[bool]
+    updated_at: Mapped[datetime]

@@ -18,6 +18,7 @@ from typing import Any
 import fsspec  # pyright: ignore[reportMissingTypeStubs]
 
 from ..settings.errors import CeloraError, DataError, DiskFullError, SettingsError, StorageError, UnavailableError
+from ..settings.failpoints import hit
 from .manifest import MANIFEST, files_below, verify_manifest
 
 CHUNK_BYTES = 1 << 20
@@ -144,10 +145,13 @@ class Artifacts:
                     for name in names:
                         (staged / name).parent.mkdir(parents=True, exist_ok=True)
                         _copy(folder / name, staged / name)
+                        hit("upload.file")
+                    hit("upload.staged")
                 return
             self._remove(uri)
             for name in names:
                 self._files.put_file(str(folder / name), f"{uri}/{name}")
+                hit("upload.file")
 
     def get_folder(self, uri: str, folder: Path, on_bytes: OnBytes | None = None) -> dict[str, Any]:
         """Download what a folder's manifest names, verify it, and return the manifest.
@@ -266,7 +270,9 @@ def _staged(target: Path) -> Generator[Path]:
         yield staged
         if staged.is_dir() and target.exists():
             shutil.rmtree(target)
+            hit("upload.removed")
         staged.replace(target)
+        hit("upload.renamed")
         _flush(target.parent)
     finally:
         if staged.is_dir():

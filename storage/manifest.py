@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ..settings.errors import StorageError
+from ..settings.failpoints import hit
 
 MANIFEST = "manifest.json"
 
@@ -68,15 +69,20 @@ def verify_manifest(folder: Path) -> dict[str, Any]:
 
 def commit(staged: Path, final: Path, **facts: Any) -> dict[str, Any]:
     """Write the manifest of a staged folder and rename it into its place, replacing what stood there."""
+    hit("commit.staged")
     manifest = write_manifest(staged, **facts)
+    hit("commit.manifest")
     if final.exists():
         shutil.rmtree(final)
+        hit("commit.removed")
     staged.rename(final)
+    hit("commit.renamed")
     _flush(final.parent)
     return manifest
 
 
 def _flush(path: Path) -> None:
+    hit("commit.flush")
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

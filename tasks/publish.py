@@ -4,6 +4,7 @@ import shutil
 from typing import Any
 
 from ..models.states import Stage
+from ..settings.failpoints import hit
 from ..tuning.adapter import assemble
 from ..tuning.protocol import Base
 from ..workers.carry import Held, carry
@@ -32,7 +33,9 @@ def _work(held: Held) -> dict[str, Any]:
         servable=evaluation.get("servable", {}),
         facts=_facts(held),
     )
+    hit("publish.assembled")
     uri = places.upload("published")
+    hit("publish.uploaded")
     name = "-".join(part for part in (base.name.rsplit("/", 1)[-1], held.spec.suffix, job.id[-8:]) if part)
     adapter = {
         "name": name,

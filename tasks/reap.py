@@ -6,6 +6,7 @@ from typing import Any
 from ..models import transitions
 from ..models.database import get_database
 from ..models.states import Status
+from ..settings.failpoints import hit
 from ..settings.gpus import gpu_catalogue
 from ..settings.settings import get_settings
 from ..workers import announce
@@ -23,6 +24,10 @@ def reap(self: Any) -> None:  # noqa: ARG001  (Celery binds every task)
         prices = {name: gpu.price_per_hour for name, gpu in gpu_catalogue(settings.gpus).items()}
         expired = transitions.expire(session, None, settings.max_attempts, prices=prices)
         ended = [job.id for job in expired if job.status is Status.FAILED]
+        if expired:
+            hit("reap.expired")
+    if expired:
+        hit("reap.committed")
     for job_id in ended:
         announce.announce(database, job_id)
     if expired:

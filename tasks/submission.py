@@ -23,6 +23,7 @@ from ..models.spec import JOB_ID_PATTERN, JobSpec, parse_spec
 from ..models.states import Status
 from ..models.tables import Job
 from ..settings.errors import BaseModelError, CeloraError, NotFoundError, SettingsError
+from ..settings.failpoints import hit
 from ..settings.gpus import gpu_catalogue
 from ..settings.settings import Settings, get_settings
 from ..storage.paths import confine
@@ -68,6 +69,8 @@ def submit(fields: Mapping[str, Any], *, job_id: str | None = None) -> str:
     chosen = check_id(job_id or new_job_id())
     with database.transaction() as session:
         spec = _write(session, chosen, spec, None)[0]
+        hit("submit.written")
+    hit("submit.committed")
     try:
         with denied_join_result():  # nobody waits here: without it Celery subscribes to the result, or dies trying
             app.send_task(
@@ -75,6 +78,7 @@ def submit(fields: Mapping[str, Any], *, job_id: str | None = None) -> str:
             )
     except announce.UNREACHABLE as error:
         logger.warning("job %s is accepted; the broker cannot be reached (%s), it runs when it is back", chosen, error)
+    hit("submit.sent")
     return chosen
 
 
@@ -84,7 +88,9 @@ def accept_message(fields: dict[str, Any], request: Any) -> None:
     Raises:
         CeloraError: As ``accept``.
     """
+    hit("accept.received")
     accept(get_database(), get_settings(), fields, request)
+    hit("accept.committed")
     poke()
 
 

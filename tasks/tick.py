@@ -11,6 +11,7 @@ from ..models.database import Database, get_database
 from ..models.states import Stage, Status
 from ..models.tables import Job, Tenant, Worker
 from ..scheduling.policy import Decision, Holding, Node, Waiting, decide
+from ..settings.failpoints import hit
 from ..settings.gpus import gpu_catalogue
 from ..settings.settings import Settings, get_settings
 from ..workers import announce
@@ -43,8 +44,13 @@ def dispatch(database: Database, settings: Settings) -> int:
         decision = _decide(session, settings)
         sendings = [pair for release in decision.releases if (pair := _record(session, release)) is not None]
         transitions.explain_waits(session, decision.waits)
+        if sendings:
+            hit("tick.decided")
+    if sendings:
+        hit("tick.committed")
     for sending, stage in sendings:
         _send(sending, stage)
+        hit("tick.sent")
     return len(sendings)
 
 
@@ -59,6 +65,8 @@ def resend(database: Database, settings: Settings) -> None:
             publication = transitions.resend(session, job.id, job.attempt, job.stage, job.publication)
             if publication is not None:
                 again.append((_sending(job.id, job.attempt, publication, job.gpu_type), job.stage))
+    if again:
+        hit("resend.committed")
     for sending, stage in again:
         _send(sending, stage)
 

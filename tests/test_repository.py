@@ -26,7 +26,7 @@ FLOORS = {
 GROUND_MAY_IMPORT = {
     "settings": (),
     "storage": ("settings",),
-    "tuning": ("settings.errors", "settings.bases", "storage.manifest", "storage.paths"),
+    "tuning": ("settings.errors", "settings.failpoints", "settings.bases", "storage.manifest", "storage.paths"),
 }
 """On the ground floor, which modules of its neighbours a room may use."""
 LIGHT = ["settings", "storage", "models", "scheduling", "workers", "tasks", "cli.app"]

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from ..settings.errors import DiskFullError, SettingsError, StorageError
+from ..settings.failpoints import hit
 from ..storage.manifest import MANIFEST, commit, files_below, verify_manifest
 
 PROGRESS = "progress.json"
@@ -62,11 +63,13 @@ def write(
     """
     root.mkdir(parents=True, exist_ok=True)
     staged, final = root / f".tmp-{attempt}-{step}", root / f"step-{step}"
+    hit("save.begin")
     shutil.rmtree(staged, ignore_errors=True)
     try:
         with room(root, need_bytes):
             staged.mkdir()
             fill(staged)
+            hit("save.filled")
             commit(
                 staged,
                 final,
@@ -78,6 +81,7 @@ def write(
             )
     finally:
         shutil.rmtree(staged, ignore_errors=True)
+    hit("save.committed")
     return final, sum((final / name).stat().st_size for name in files_below(final))
 
 
@@ -177,6 +181,7 @@ def prune(root: Path, keep: int, pinned: Path | None = None) -> None:
     for _, path in committed(root)[max(1, keep) :]:
         if pinned is None or path.resolve() != pinned.resolve():
             (path / MANIFEST).unlink()  # first, so that a half-deleted folder is nobody's checkpoint
+            hit("prune.unlinked")
             shutil.rmtree(path)
 
 

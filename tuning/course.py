@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ..settings.errors import DiskFullError, NonFiniteError
+from ..settings.failpoints import hit
 from . import checkpoint
 from .engine import Engine
 from .protocol import Emit
@@ -145,8 +146,10 @@ class Course:
     def boundary(self, step: Step) -> bool:
         """After an optimizer update: report, evaluate, save as due. False when the engine must leave."""
         now = self.clock()
+        hit("step.done")
         self._count(step, now - self._mark)
         self._report(step)
+        hit("step.reported")
         self.progress.eval_due = self._evaluations_after(step.number - 1) > self._evaluations_after(step.number)
         draining = self.stop.is_set()
         if self.progress.eval_due and not draining:

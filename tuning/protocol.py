@@ -25,7 +25,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
-from .recipe import Recipe, ResolvedRecipe
+from .recipe import Adjusted, Recipe, ResolvedRecipe
 
 PROTOCOL_VERSION = 1
 EXIT_DRAINED = 75
@@ -163,6 +163,7 @@ class TrainRequest(_Request):
     prepared_dir: str
     recipe: Recipe
     resolved: ResolvedRecipe | None = Field(None, description="the recipe of an earlier attempt, to be continued")
+    adjusted: Adjusted | None = Field(None, description="limits that the device's memory forced (recipe.within)")
     seed: int
     out_dir: str = Field(description="this attempt's folder: adapter/, checkpoints/, trackers/")
     resume_from: str | None = Field(None, description="folder of a committed checkpoint")

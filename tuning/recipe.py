@@ -107,6 +107,19 @@ class Recipe(BaseModel):
         return self
 
 
+class Adjusted(BaseModel):
+    """What a device's memory forced on a job after all: limits that how a batch is cut has to keep.
+
+    None of it changes what is trained: the effective batch stays, and so do the steps.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    micro_batch: PositiveInt | None = Field(None, description="rows in one forward pass, at most")
+    gradient_checkpointing: bool | None = Field(None, description="True: recompute activations, whatever was chosen")
+    why: str = Field("", description="the rule, in words")
+
+
 class ResolvedRecipe(Recipe):
     """A recipe without any ``auto`` left: what the trainer runs and the record keeps."""
 
@@ -121,3 +134,19 @@ class ResolvedRecipe(Recipe):
     rules: dict[str, str] = Field(
         default_factory=dict, description="for each value that was auto: the rule that decided, in words"
     )
+
+    def within(self, limits: Adjusted) -> "ResolvedRecipe":
+        """The same training within tighter limits: fewer rows a pass, more passes a step, the same effective batch.
+
+        Example:
+            Micro batch 6 of an effective batch of 12, at most 4 rows: 4 rows and 3 passes.
+        """
+        most = min(self.micro_batch, limits.micro_batch or self.micro_batch)
+        micro = next(size for size in range(most, 0, -1) if self.effective_batch % size == 0)
+        changes: dict[str, Any] = {}
+        if micro != self.micro_batch:
+            changes |= {"micro_batch": micro, "accumulation": self.effective_batch // micro}
+        if limits.gradient_checkpointing and not self.gradient_checkpointing:
+            changes |= {"gradient_checkpointing": True}
+        reasons = {name: f"{value}: {limits.why or 'the device ran out of memory'}" for name, value in changes.items()}
+        return self.model_copy(update={**changes, "rules": {**self.rules, **reasons}}) if changes else self

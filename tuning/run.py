@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from ..settings.errors import OutOfMemoryError, TrainingError
+from ..settings.failpoints import hit
 from ..storage.manifest import commit, file_sha256
 from . import base as bases
 from . import checkpoint, lora
@@ -192,11 +193,13 @@ class Run:
         try:
             staged.mkdir()
             lora.write_adapter(self.engine.model, staged)
+            hit("adapter.staged")
             progress = self.course.progress
             step = progress.best_step if self.course.keeps_best else progress.step
             commit(staged, final, step=step, attempt=self.request.attempt)
         finally:
             shutil.rmtree(staged, ignore_errors=True)
+        hit("adapter.committed")
         return final
 
     def _warnings(self) -> list[str]:

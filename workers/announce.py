@@ -19,6 +19,7 @@ from ..models.database import Database
 from ..models.states import Status
 from ..models.tables import Job
 from ..settings import errors
+from ..settings.failpoints import hit
 from .celery import app
 
 logger = logging.getLogger(__name__)
@@ -40,11 +41,13 @@ def announce(database: Database, job_id: str) -> bool:
         job = session.get(Job, job_id)
         assert job is not None  # noqa: S101  (its outbox row refers to it)
         session.expunge(job)
+    hit("announce.claimed")
     try:
         _tell(job)
     except UNREACHABLE as error:
         logger.warning("job %s: its end could not be announced yet (%s)", job_id, error)
         return False
+    hit("announce.told")
     with database.transaction() as session:
         transitions.announce_done(session, job_id)
     return True

@@ -21,6 +21,7 @@ from ..models.states import Reason, Stage, Status
 from ..models.tables import Job
 from ..scheduling.retry import rule_of, tried_enough
 from ..settings.errors import CeloraError, UnavailableError
+from ..settings.failpoints import hit
 from ..settings.gpus import gpu_catalogue
 from ..settings.secrets import Secrets
 from ..settings.settings import Settings, get_settings
@@ -126,6 +127,7 @@ def carry(request: Any, stage: Stage, job_id: str, attempt: int, work: Work) -> 
     if job is None:
         logger.info("job %s: a message for %s of attempt %d is stale; nothing done", job_id, stage, attempt)
         raise _cut(request)
+    hit("claim.committed")
     held = Held(
         job=job,
         spec=JobSpec.model_validate(job.spec),
@@ -136,7 +138,9 @@ def carry(request: Any, stage: Stage, job_id: str, attempt: int, work: Work) -> 
     )
     try:
         with held.lease:
+            hit("work.begin")
             values = work(held)
+            hit("work.end")
             if not _advance(held, stage, worker_id, values):
                 raise Lost  # noqa: TRY301  (one place says what follows)
     except Drained as ending:
@@ -219,6 +223,7 @@ def _claim(stage: Stage, job_id: str, attempt: int, worker_id: str) -> Job | Non
             session.flush()
             session.refresh(job)
             session.expunge(job)
+            hit("claim.taken")
         return job
 
 
@@ -231,12 +236,16 @@ def _settle(held: Held, change: Callable[[Session], bool]) -> bool:
     while True:
         try:
             with held.database.transaction() as session:
-                return change(session)
+                changed = change(session)
+                hit("ending.written")
+            hit("ending.committed")
         except UnavailableError as error:
             if held.draining():
                 raise Lost from error
             logger.warning("job %s: the record is away (%s); its end is told when it is back", held.job.id, error)
             time.sleep(SETTLE_S)
+        else:
+            return changed
 
 
 def _advance(held: Held, stage: Stage, worker_id: str, values: dict[str, Any]) -> bool:

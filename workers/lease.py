@@ -14,6 +14,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from ..models import transitions
 from ..models.database import Database
 from ..settings.errors import UnavailableError
+from ..settings.failpoints import hit
 
 logger = logging.getLogger(__name__)
 
@@ -71,6 +72,8 @@ class Lease:
     def _renew(self) -> None:
         with self._database.transaction() as session:
             answer = transitions.renew(session, self.job_id, self.attempt, self.worker_id, self._lease_s)
+            hit("lease.renewing")
+        hit("lease.renewed")
         if answer == "cancel":
             self._cancel.set()
         elif answer == "lost":

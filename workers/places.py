@@ -9,6 +9,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from ..settings.failpoints import hit
 from ..settings.settings import Settings
 from ..storage.artifacts import Artifacts
 from ..storage.manifest import MANIFEST, write_manifest
@@ -43,7 +44,9 @@ class Places:
         folder, target = self.local(*names), self.uri(*names)
         if not (folder / MANIFEST).exists():
             write_manifest(folder)
+        hit("upload.begin")
         self.artifacts.put_folder(folder, target)
+        hit("upload.done")
         return target
 
     def fetch(self, uri: str, *names: str) -> Path:

@@ -10,6 +10,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from ..models import transitions
 from ..settings.errors import StorageError, UnavailableError
+from ..settings.failpoints import hit
 from ..storage.manifest import MANIFEST, file_sha256
 from . import announce
 
@@ -116,12 +117,15 @@ class Progress:
     def _checkpoint(self, facts: dict[str, Any]) -> bool:
         folder = Path(facts["path"])
         self._write()
+        hit("checkpoint.uploading")
         try:
             uri = self._held.places.upload("checkpoints", folder.name)
         except StorageError as error:
             self._event("warning", "checkpoint_missed", f"step {facts['step']}: {error}", {})
             return True
+        hit("checkpoint.uploaded")
         self._store_checkpoint(facts, uri)
+        hit("checkpoint.recorded")
         return False
 
     def _receipt(self, facts: dict[str, Any]) -> bool:
@@ -157,10 +161,12 @@ class Progress:
                     transitions.metric_points(session, job.id, job.attempt, lease.worker_id, self._points)
                     for level, kind, message, data in self._events:
                         transitions.event(session, job.id, job.attempt, level, kind, message, data)
+                hit("progress.written")
         except (SQLAlchemyError, UnavailableError) as error:
             logger.warning("job %s: the record is away (%s); its events are kept", job.id, error)
             self._points = self._points[-BUFFERED_POINTS:]
             return
+        hit("progress.committed")
         shown = self._fields
         self._points, self._events, self._fields = [], [], {}
         self._written_at = time.monotonic()
