@@ -13,7 +13,7 @@ STAMP := $(VENV)/installed
 PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check --constraint constraints.txt
 ARGS ?=
 
-.PHONY: help demo test unit lint format bench venv constraints clean
+.PHONY: help demo test unit lint format bench chaos venv constraints clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -38,6 +38,9 @@ format: $(STAMP) ## let ruff format and repair what it can
 
 bench: $(STAMP) ## the measurements of benchmarks/, one after the other
 	@for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python "$$script"; done
+
+chaos: $(STAMP) ## the figures of survival, about an hour (CHAOS_SEED=1, ARGS="R1 R6" for some)
+	@$(BIN)/python tests/chaos/run.py $(ARGS)
 
 venv: $(STAMP) ## .venv with everything pinned by constraints.txt
 	@echo "$(VENV) is up to date with pyproject.toml and constraints.txt"

@@ -43,6 +43,8 @@ def charge(job: Job, price_per_hour: float, until: datetime | None = None) -> fl
     """
     stop = min(until, job.updated_at) if until else job.updated_at
     seconds = max(0.0, (stop - (job.claimed_at or stop)).total_seconds())
+    if job.stage is Stage.TRAIN:
+        job.train_s += seconds
     if job.stage.on_gpu:
         job.gpu_seconds += seconds
         job.cost += seconds * price_per_hour / 3600
@@ -54,13 +56,20 @@ def let_go(job: Job, status: Status) -> None:
     job.status, job.worker_id, job.lease_until, job.claimed_at = status, None, None, None
 
 
-def again(job: Job, reason: Reason) -> None:
-    """Back to pending with the next attempt, at the front."""
+def to_front(job: Job, reason: Reason) -> None:
+    """Back to pending, at the front; a pause that was asked for holds now."""
     let_go(job, Status.PENDING)
-    job.attempt += 1
     job.sent_at, job.recovered, job.reason = None, True, reason
     if job.stage.on_gpu:
         job.gpu_type, job.released_at = None, None
+    if job.pause_requested:
+        job.paused, job.pause_requested, job.reason = True, False, Reason.PAUSED
+
+
+def again(job: Job, reason: Reason) -> None:
+    """Back to pending with the next attempt, at the front."""
+    to_front(job, reason)
+    job.attempt += 1
 
 
 def end(session: Session, job: Job, status: Status, *, price_per_hour: float = 0.0) -> None:
@@ -72,6 +81,7 @@ def end(session: Session, job: Job, status: Status, *, price_per_hour: float = 0
     job.finished_at = job.updated_at
     let_go(job, status)
     job.reason, job.wait_reason = Reason.NONE, ""
+    job.paused = job.pause_requested = False
     level, message = (
         ("error", str((job.error or {}).get("message", ""))) if status is Status.FAILED else ("info", status)
     )

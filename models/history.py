@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session, defer
 from ..settings.errors import NotFoundError
 from . import datasets
 from .database import now
+from .journal import FURTHEST, ancestors
 from .states import Stage, Status
 from .tables import Adapter, Announcement, Checkpoint, Event, Job, MetricPoint, Table, Worker
 
@@ -25,7 +26,7 @@ _COPIED = (
     "id", "status", "stage", "reason", "wait_reason", "cancel_requested", "tenant", "user", "name", "gpu", "gpu_type",
     "queue", "priority", "attempt", "stale_attempts", "step", "steps", "resume_step", "created_at", "sent_at",
     "started_at", "released_at", "finished_at", "dataset_sha256", "memory_bytes", "metrics", "warnings", "error",
-    "log_uri", "gpu_seconds", "cost",
+    "log_uri", "gpu_seconds", "cost", "paused", "pause_requested", "faults", "adjusted", "retry_of", "train_s",
 )  # fmt: skip
 
 
@@ -164,10 +165,16 @@ def queues(session: Session) -> list[dict[str, Any]]:
 
 
 def resume_candidates(session: Session, job_id: str) -> list[Checkpoint]:
-    """The checkpoints that the present attempt may go on from: those of earlier attempts, the furthest first."""
-    earlier = select(Checkpoint).join(Job, Job.id == Checkpoint.job_id)
-    earlier = earlier.where(Job.id == job_id, Checkpoint.attempt < Job.attempt)
-    return list(session.scalars(earlier.order_by(Checkpoint.step.desc(), Checkpoint.attempt.desc())))
+    """The checkpoints that the present attempt may go on from, the furthest first.
+
+    They are those of earlier attempts, and those of the jobs that this one is a retry of.
+    """
+    job = session.get(Job, job_id)
+    if job is None:
+        return []
+    mine = (Checkpoint.job_id == job_id) & (Checkpoint.attempt < job.attempt)
+    usable = or_(mine, Checkpoint.job_id.in_(ancestors(session, job)))
+    return list(session.scalars(select(Checkpoint).where(usable).order_by(*FURTHEST)))
 
 
 def undelivered(session: Session, claim_s: float) -> list[Job]:

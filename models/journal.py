@@ -7,7 +7,7 @@ and belongs to the worker that writes.
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, func, select, update
+from sqlalchemy import ColumnElement, func, or_, select, update
 from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from sqlalchemy.orm import Session
@@ -24,6 +24,9 @@ COLUMNS = frozenset(
     }
 )  # fmt: skip
 """The columns that a stage may fill; everything else changes through transitions alone."""
+
+FURTHEST = (Checkpoint.step.desc(), Checkpoint.created_at.desc())
+"""The order in which checkpoints are tried."""
 
 _MEASURED = tuple(c.key for c in MetricPoint.__table__.columns if not c.primary_key and c.key != "at")
 
@@ -176,11 +179,21 @@ def explain_waits(session: Session, waits: Mapping[str, str]) -> None:
         session.execute(changed.values(wait_reason=reason).execution_options(synchronize_session=False))
 
 
-def newest_step(session: Session, job_id: str, *, before_attempt: int) -> int | None:
-    """The last step that an earlier attempt committed; None if there is no checkpoint."""
-    return session.scalar(
-        select(func.max(Checkpoint.step)).where(Checkpoint.job_id == job_id, Checkpoint.attempt < before_attempt)
-    )
+def newest_step(session: Session, job: Job) -> int | None:
+    """The last step that an earlier attempt committed, or a job that this one is a retry of; None if there is none."""
+    mine = (Checkpoint.job_id == job.id) & (Checkpoint.attempt < job.attempt)
+    usable = or_(mine, Checkpoint.job_id.in_(ancestors(session, job)))
+    return session.scalar(select(func.max(Checkpoint.step)).where(usable))
+
+
+def ancestors(session: Session, job: Job) -> list[str]:
+    """The jobs whose checkpoints this one may go on from, the nearest first."""
+    found: list[str] = []
+    before = job.resume_of
+    while before is not None and before not in found:
+        found.append(before)
+        before = session.scalar(select(Job.resume_of).where(Job.id == before))
+    return found
 
 
 def inserter(session: Session) -> Any:

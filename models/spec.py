@@ -73,6 +73,12 @@ class JobSpec(Recipe):
     priority: Annotated[int, Field(ge=-100, le=100)] = Field(
         0, description="within a tenant, a higher number runs sooner"
     )
+    time_limit_minutes: Annotated[float, Field(gt=0)] | None = Field(
+        None, description="minutes of training, over all attempts, after which the job checkpoints and ends"
+    )
+    stage_time_limit_minutes: Annotated[float, Field(gt=0)] | None = Field(
+        None, description="minutes that any one stage may take, for each attempt"
+    )
     metadata: Annotated[dict[str, str], Field(max_length=16)] = Field(
         default_factory=dict, description="up to 16 labels of your own"
     )

@@ -359,6 +359,16 @@ class Announcement(Table):
     attempts: Mapped[int] = mapped_column(default=0)
 
 
+class Beacon(Table):
+    """When the reapers last looked at the record, and since when without a lapse."""
+
+    __tablename__ = "beacon"
+
+    name: Mapped[str] = mapped_column(String(32), primary_key=True)
+    seen_at: Mapped[datetime]
+    since: Mapped[datetime]
+
+
 class SafeBatch(Table):
     """The micro batch that a base, a GPU type and a length were found to bear after an out-of-memory error."""
 

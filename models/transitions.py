@@ -7,6 +7,7 @@ job now, and the caller stops. Lease times are by the database's clock.
     submit ─► pending ─send─► queued ─claim─► running ─advance─► pending (before train), queued (before evaluate,
                  ▲              │ resend        │                 publish), completed (after publish)
                  └──────────────┴── release, expire (attempt + 1)
+    hand_back: queued ─► pending (the worker takes no work); request_pause: pending, queued ─► paused at once
     request_cancel: pending, queued ─► cancelled at once; running ─► cancelled when its process is gone
     fail: pending, queued, running ─► failed
 
@@ -22,9 +23,20 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from ..settings.errors import NotFoundError
-from .attempts import again, charge, close_attempt, end, end_failed, let_go, open_attempt, progressed, take_back
+from .attempts import (
+    again,
+    charge,
+    close_attempt,
+    end,
+    end_failed,
+    let_go,
+    open_attempt,
+    progressed,
+    take_back,
+    to_front,
+)
 from .database import now as clock
+from .intents import request_cancel, request_pause, resume, retry
 from .journal import (
     apply,
     checkpoint,
@@ -39,15 +51,28 @@ from .journal import (
     take,
 )
 from .outbox import announce, announce_claim, announce_done
-from .registry import drain, gone, register, register_dataset, seen, silence
+from .registry import (
+    ask_drain,
+    cordon,
+    device_fault,
+    drain,
+    fine,
+    gone,
+    register,
+    register_dataset,
+    seen,
+    silence,
+    uncordon,
+)
 from .spec import JobSpec
 from .states import Reason, Stage, Status
 from .tables import Adapter, Job, Tenant
 
 __all__ = [
-    "advance", "announce_claim", "announce_done", "cancelled", "checkpoint", "claim", "drain", "evaluated_again",
-    "event", "expire", "explain_waits", "fail", "gone", "metric_points", "progress", "register", "register_dataset",
-    "reject", "release", "renew", "request_cancel", "resend", "seen", "send", "silence", "submit",
+    "advance", "announce_claim", "announce_done", "ask_drain", "cancelled", "checkpoint", "claim", "cordon",
+    "device_fault", "drain", "evaluated_again", "event", "expire", "explain_waits", "fail", "fine", "gone", "hand_back",
+    "held", "metric_points", "progress", "register", "register_dataset", "reject", "release", "renew", "request_cancel",
+    "request_pause", "resend", "resume", "retry", "seen", "send", "silence", "submit", "uncordon",
 ]  # fmt: skip
 
 CONTROL_QUEUE = "celora"
@@ -130,10 +155,11 @@ def send(
         Job.stage == Stage(stage),
         Job.status == Status.PENDING,
         Job.cancel_requested.is_(False),
+        Job.paused.is_(False),
     )
     if job is None:
         return None
-    job.status, job.reason, job.wait_reason = Status.QUEUED, Reason.NONE, ""
+    job.status, job.reason, job.wait_reason, job.not_before = Status.QUEUED, Reason.NONE, "", None
     job.publication, job.sent_at, job.queue = job.publication + 1, job.updated_at, queue
     if job.stage.on_gpu:
         job.gpu_type, job.released_at = gpu_type, job.updated_at
@@ -187,7 +213,7 @@ def claim(
     job.claimed_at, job.started_at = at, job.started_at or at
     job.gpu_type = gpu_type or job.gpu_type
     if job.stage is Stage.TRAIN:
-        job.resume_step = newest_step(session, job_id, before_attempt=attempt)
+        job.resume_step = newest_step(session, job)
         job.step, job.progress = job.resume_step or 0, None
     open_attempt(session, job)
     data = {"stage": stage, "worker": worker_id, "gpu_type": job.gpu_type, "waited_s": round(waited_s, 3)}
@@ -195,18 +221,36 @@ def claim(
     return job
 
 
+def held(session: Session, job_id: str, attempt: int, worker_id: str) -> Job | None:
+    """The row of a job that this worker carries, held until the commit; None if it is another's by now."""
+    return take(session, job_id, *owned(attempt, worker_id))
+
+
+def hand_back(session: Session, job_id: str, attempt: int, stage: str, why: str) -> bool:
+    """Queued to pending again: the worker that got the message takes no work now. Costs no attempt."""
+    job = take(session, job_id, Job.attempt == attempt, Job.stage == Stage(stage), Job.status == Status.QUEUED)
+    if job is None:
+        return False
+    to_front(job, Reason.PREEMPTED)
+    event(session, job_id, attempt, "info", "handed_back", f"{stage} was handed back: {why}", {"stage": stage})
+    return True
+
+
 def renew(session: Session, job_id: str, attempt: int, worker_id: str, lease_s: float) -> str:
     """Prolong a lease, also one that ran out, as long as nobody took the job meanwhile.
 
     Returns:
-        ``ok``; ``cancel`` (prolonged, but the job is to end); ``lost`` (the attempt is another's or over).
+        ``ok``; ``cancel`` or ``pause`` (prolonged, but the job is to end, or to stop); ``lost`` (the attempt is
+        another's or over).
     """
     job = take(session, job_id, *owned(attempt, worker_id))
     if job is None:
         return "lost"
     job.lease_until = job.updated_at + timedelta(seconds=lease_s)
     session.flush()
-    return "cancel" if job.cancel_requested else "ok"
+    if job.cancel_requested:
+        return "cancel"
+    return "pause" if job.pause_requested else "ok"
 
 
 def advance(
@@ -255,8 +299,14 @@ def advance(
             _publish(session, job, adapter)
         end(session, job, Status.COMPLETED)
         return True
-    let_go(job, Status.PENDING if following is Stage.TRAIN else Status.QUEUED)
+    if job.stage.on_gpu:
+        fine(session, worker_id)
     job.stage = following
+    if job.pause_requested:
+        to_front(job, Reason.PAUSED)
+        event(session, job_id, attempt, "info", "paused", f"paused before {following}", {"stage": following.value})
+        return True
+    let_go(job, Status.PENDING if following is Stage.TRAIN else Status.QUEUED)
     if job.status is Status.QUEUED:
         job.sent_at = job.updated_at
         job.queue = queue or (job.queue if following.on_gpu else CONTROL_QUEUE)
@@ -295,12 +345,30 @@ def release(
     reason: Reason | str,
     resume_step: int | None = None,
     error: dict[str, Any] | None = None,
+    paid: bool = True,
+    wait_s: float = 0.0,
+    adjusted: dict[str, Any] | None = None,
+    least_memory_bytes: int | None = None,
     price_per_hour: float = 0.0,
 ) -> bool:
     """Give a running job back: pending, front of the queue.
 
-    Without an error (drained, preempted) no attempt is paid; with one (it is tried again) the attempt counts, unless it
-    committed a checkpoint beyond its resume point.
+    Without an error (drained, preempted, paused) no attempt is paid; with one (it is tried again) the attempt counts,
+    unless it committed a checkpoint beyond its resume point, or the failure was not the job's (``paid=False``).
+
+    Args:
+        session: An open session.
+        job_id: The job.
+        attempt: The attempt that ends.
+        worker_id: Its worker.
+        reason: Why it goes back.
+        resume_step: The last committed step.
+        error: What went wrong: code, message and more.
+        paid: Whether an error counts against the job's attempts.
+        wait_s: Seconds until it may be tried again.
+        adjusted: What the next attempt has to keep to (recipe.Adjusted).
+        least_memory_bytes: What the next device must have.
+        price_per_hour: What an hour of the GPU costs.
     """
     job = take(session, job_id, *owned(attempt, worker_id))
     if job is None:
@@ -309,19 +377,30 @@ def release(
         end(session, job, Status.CANCELLED, price_per_hour=price_per_hour)
         return True
     seconds = charge(job, price_per_hour)
-    data = {"stage": job.stage.value, "seconds": seconds, "reason": Reason(reason).value, "resume_step": resume_step}
+    why = Reason.PAUSED if job.pause_requested else Reason(reason)
+    data = {"stage": job.stage.value, "seconds": seconds, "reason": why.value, "resume_step": resume_step}
     if error is None:
-        event(session, job_id, attempt, "info", "released", f"{job.stage} given back: {reason}", data)
+        event(session, job_id, attempt, "info", "released", f"{job.stage} given back: {why}", data)
     else:
-        job.stale_attempts = 0 if progressed(session, job) else job.stale_attempts + 1
+        _count_fault(session, job, error, paid=paid)
         message = f"{job.stage} failed and is tried again: {error.get('message', '')}"
         event(session, job_id, attempt, "warning", "retrying", message, {**data, "error": error})
     if resume_step is not None:
         job.step = resume_step
     close_attempt(session, job, "released" if error is None else "failed", error)
-    again(job, Reason(reason))
+    again(job, why)
+    job.not_before = job.updated_at + timedelta(seconds=wait_s) if wait_s else None
+    job.adjusted = adjusted or job.adjusted
+    job.least_memory_bytes = least_memory_bytes or job.least_memory_bytes
     session.flush()
     return True
+
+
+def _count_fault(session: Session, job: Job, error: Mapping[str, Any], *, paid: bool) -> None:
+    code = str(error.get("code", "internal"))
+    job.faults = {**(job.faults or {}), code: (job.faults or {}).get(code, 0) + 1}
+    if paid:
+        job.stale_attempts = 0 if progressed(session, job) else job.stale_attempts + 1
 
 
 def expire(
@@ -350,31 +429,6 @@ def expire(
             take_back(session, job, max_attempts, (prices or {}).get(job.gpu_type or "", 0.0))
             taken.append(job)
     return taken
-
-
-def request_cancel(session: Session, job_id: str, tenant: str | None = None) -> str:
-    """End a job that a person no longer wants.
-
-    Returns:
-        ``cancelled`` (it waited; at once), ``cancelling`` (it runs; its worker will end it), ``final`` (it had ended).
-
-    Raises:
-        NotFoundError: There is no such job (of this tenant).
-    """
-    ours = () if tenant is None else (Job.tenant == tenant,)
-    job = take(session, job_id, Job.status.in_((Status.PENDING, Status.QUEUED, Status.RUNNING)), *ours)
-    if job is None:
-        if session.scalar(select(Job.id).where(Job.id == job_id, *ours)) is None:
-            raise NotFoundError(f"there is no job {job_id}.", hint="`celora list` shows what there is.")
-        return "final"
-    if job.status is Status.RUNNING:
-        if not job.cancel_requested:
-            job.cancel_requested, job.reason = True, Reason.CANCELLING
-            event(session, job_id, job.attempt, "info", "cancel_requested", "a cancel was asked for")
-        return "cancelling"
-    job.cancel_requested = True
-    end(session, job, Status.CANCELLED)
-    return "cancelled"
 
 
 def cancelled(session: Session, job_id: str, attempt: int, worker_id: str, *, price_per_hour: float = 0.0) -> bool:

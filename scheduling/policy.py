@@ -57,19 +57,23 @@ class Holding:
 
 @dataclass(frozen=True, kw_only=True)
 class Node:
-    """A worker that is online and takes work.
+    """A worker that is online.
 
     Attributes:
         kind: gpu, prep or control.
         gpu_type: The catalogue's name of its device's type.
         memory_bytes: Its device's memory.
         slots: How many jobs it carries at a time.
+        name: Its own.
+        obstacle: Why it takes no work now; empty if it does.
     """
 
     kind: str
     gpu_type: str | None = None
     memory_bytes: int = 0
     slots: int = 1
+    name: str = ""
+    obstacle: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,7 +105,7 @@ def decide(
 
     Args:
         jobs: Every pending job.
-        nodes: The workers that take work now.
+        nodes: The workers that are online.
         holdings: The jobs that hold a slot now.
         types: The GPU catalogue, for prices.
         quota: Slots that a tenant may hold at a time; None, or no entry, is no limit.
@@ -151,8 +155,11 @@ class _Board:
         self.types, self.quota = types, quota
         self.total: dict[str | None, int] = {}
         self.memory: dict[str, int] = {}
+        self.out: dict[str | None, list[str]] = {}
         for node in nodes:
-            if node.kind == "gpu" and node.gpu_type:
+            if node.obstacle:
+                self.out.setdefault(node.gpu_type, []).append(f"{node.name} is {node.obstacle}")
+            elif node.kind == "gpu" and node.gpu_type:
                 self.total[node.gpu_type] = self.total.get(node.gpu_type, 0) + node.slots
                 self.memory[node.gpu_type] = min(self.memory.get(node.gpu_type, node.memory_bytes), node.memory_bytes)
             elif node.kind == "prep":
@@ -174,13 +181,16 @@ class _Board:
             return None, explain.quota(job.tenant, limit)
         wanted = [job.gpu] if job.gpu != "auto" else self._fitting(job)
         if not wanted:
-            return None, explain.nothing_fits(job.memory_bytes, self.memory)
+            return None, explain.nothing_fits(job.memory_bytes, self.memory, self._outs())
         return self._offer(job, list(wanted))
 
     def _fitting(self, job: Waiting) -> list[str]:
         need = job.memory_bytes or 0
         fitting = [name for name, memory_bytes in self.memory.items() if memory_bytes >= need]
         return sorted(fitting, key=lambda name: (self.types[name].price_per_hour if name in self.types else 0, name))
+
+    def _outs(self) -> list[str]:
+        return [why for gpu_type, lines in self.out.items() if gpu_type is not None for why in lines]
 
     def _offer(self, job: Waiting, wanted: Sequence[str | None]) -> tuple[Release | None, str]:
         for gpu_type in wanted:
@@ -189,7 +199,11 @@ class _Board:
                 return Release(job_id=job.id, stage=job.stage, gpu_type=gpu_type), ""
         first = wanted[0]
         why = explain.busy(
-            first, total=self.total.get(first, 0), used=self.used.get(first, 0), ahead=self.ahead.get(first, 0)
+            first,
+            total=self.total.get(first, 0),
+            used=self.used.get(first, 0),
+            ahead=self.ahead.get(first, 0),
+            out=self.out.get(first, ()),
         )
         self.ahead[first] = self.ahead.get(first, 0) + 1
         return None, why

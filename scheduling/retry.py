@@ -1,10 +1,19 @@
-"""Which failure gets which rule, as data. The codes are those of ``settings.errors`` and of the supervisor.
+"""Which failure gets which rule, as data; and the pure function that applies it to one failed attempt.
 
-Trying again costs GPU hours, so it is the exception: only what may go better elsewhere or later is tried again, and
-only while attempts without progress are left.
+The codes are those of ``settings.errors`` and of the supervisor. Trying again costs GPU hours, so it is the exception:
+only what may go better elsewhere, later or smaller is tried again. What a worker's death costs stands in the table too,
+though nobody raises it: the reaper (``models.transitions.expire``) follows it.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from ..models.states import Reason, Stage
+
+LONGEST_WAIT_S = 600.0
+
+Then = Literal["end", "again", "smaller"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -12,32 +21,112 @@ class Rule:
     """What happens to a job whose attempt ended with an error of this class.
 
     Attributes:
-        again: Whether another attempt may go better with the same settings.
+        then: ``end`` the job; try it ``again`` with the same settings; or ``smaller``, the next rung of the ladder.
+        times: How often a job may be tried again after this class of error; None: as long as attempts are left.
+        paid: Whether such an attempt counts against ``max_attempts``.
+        waits: Whether the next try waits (longer each time), because the cause needs time to pass.
+        blames_device: Whether the worker's device is to blame; with two in a row the worker takes no more work.
         advice: What a person is told to do, where the error itself does not say it.
     """
 
-    again: bool
+    then: Then = "end"
+    times: int | None = None
+    paid: bool = True
+    waits: bool = False
+    blames_device: bool = False
     advice: str = ""
 
 
 RULES: dict[str, Rule] = {
-    "bad_settings": Rule(again=False, advice="Correct the setting and submit again."),
-    "bad_data": Rule(again=False, advice="Mend the dataset and submit again."),
-    "data_limit": Rule(again=False, advice="Split or mend the dataset, or let an operator raise the limit."),
-    "base_model": Rule(again=False, advice="Check the base model's name, revision and access."),
-    "not_found": Rule(again=False),
-    "non_finite_loss": Rule(again=False, advice="Lower the learning rate, or look at the rows of that step."),
-    "verification": Rule(again=False, advice="Look at the job's log; nothing was published."),
+    "bad_settings": Rule(advice="Correct the setting and submit again."),
+    "bad_data": Rule(advice="Mend the dataset and submit again."),
+    "data_limit": Rule(advice="Split or mend the dataset, or let an operator raise the limit."),
+    "base_model": Rule(advice="Check the base model's name, revision and access."),
+    "not_found": Rule(advice="Look at what the job names: `celora status ID`."),
+    "non_finite_loss": Rule(advice="Lower the learning rate, or look at the rows of that step."),
+    "diverged": Rule(advice="Lower the learning rate or warm up longer, and submit again."),
+    "verification": Rule(advice="Look at the job's log; nothing was published."),
+    "training": Rule(advice="Look at the job's log: `celora logs ID`."),
+    "time_limit": Rule(advice="Its checkpoint is kept: `celora retry ID --set time_limit_minutes=…` goes on from it."),
+    "disk_full": Rule(advice="Free some space on the worker; `celora retry ID` goes on from the last checkpoint."),
     "out_of_memory": Rule(
-        again=False, advice="Use a smaller micro_batch or max_length, or a GPU type with more memory."
+        then="smaller", paid=False, advice="Use a smaller max_length or rank, or a GPU type with more memory."
     ),
-    "disk_full": Rule(again=False, advice="Free some space on the worker and submit again."),
-    "training": Rule(again=False),
-    "killed": Rule(again=True, advice="The machine may have run out of memory: look at the kernel's log."),
-    "storage": Rule(again=True),
-    "unavailable": Rule(again=True),
-    "internal": Rule(again=True, advice="The end of the job's log says more: `celora logs ID`."),
+    "host_out_of_memory": Rule(
+        then="again", times=2, waits=True, advice="Give the worker's machine more memory, or prepare less data at once."
+    ),
+    "device": Rule(
+        then="again",
+        times=2,
+        paid=False,
+        blames_device=True,
+        advice="It failed on every device it was given: look at the job's log for the kernel's error.",
+    ),
+    "stalled": Rule(then="again", times=1, advice="The stacks in the job's log say where it hung: `celora logs ID`."),
+    "killed": Rule(then="again", advice="Somebody or something ended the trainer: look at the kernel's log."),
+    "storage": Rule(then="again", waits=True, advice="Look at the artifact root: `CELORA_ARTIFACT_ROOT`."),
+    "unavailable": Rule(then="again", waits=True),
+    "internal": Rule(then="again", waits=True, advice="The end of the job's log says more: `celora logs ID`."),
+    "worker_lost": Rule(then="again", advice="Look at that worker's log; `celora retry ID` goes on."),
+    "preempted": Rule(then="again", paid=False),
 }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Failed:
+    """An attempt that failed, as far as its rule depends on it.
+
+    Attributes:
+        stage: What it did.
+        error: code, message and facts.
+        stale_attempts: Attempts without progress before this one.
+        progressed: Whether this one committed a checkpoint beyond its resume point.
+        faults: How often the job failed before, by code.
+        recipe: micro_batch, accumulation and gradient_checkpointing that it ran with; empty before training.
+        gpu: The GPU type that was asked for, or ``auto``.
+        memory_bytes: Of the device it ran on; 0 where there is none.
+        largest_bytes: Of the largest device that is registered.
+    """
+
+    stage: Stage
+    error: Mapping[str, Any]
+    stale_attempts: int = 0
+    progressed: bool = False
+    faults: Mapping[str, int] = field(default_factory=dict[str, int])
+    recipe: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    gpu: str = "auto"
+    memory_bytes: int = 0
+    largest_bytes: int = 0
+
+    @property
+    def code(self) -> str:
+        """The class of the error."""
+        return str(self.error.get("code", "internal"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ruling:
+    """What is to happen: ``again`` or the end.
+
+    Attributes:
+        again: Whether the job is tried again.
+        reason: What the record says meanwhile.
+        paid: Whether the attempt counts.
+        wait_s: Seconds until the next try.
+        blames_device: Whether the worker's device gets a mark.
+        adjusted: What the next attempt has to keep to (recipe.Adjusted); None: as before.
+        least_memory_bytes: What the next device must have; None: as before.
+        words: What was decided, for the job's events.
+    """
+
+    again: bool
+    reason: Reason = Reason.RETRYING
+    paid: bool = True
+    wait_s: float = 0.0
+    blames_device: bool = False
+    adjusted: dict[str, Any] | None = None
+    least_memory_bytes: int | None = None
+    words: str = ""
 
 
 def rule_of(code: str) -> Rule:
@@ -45,6 +134,60 @@ def rule_of(code: str) -> Rule:
     return RULES.get(code, RULES["internal"])
 
 
-def tried_enough(stale_attempts: int, max_attempts: int) -> bool:
-    """Whether this failed attempt was the last that a job without progress gets."""
-    return stale_attempts + 1 >= max_attempts
+def ruling(failed: Failed, *, max_attempts: int, wait_s: float) -> Ruling:
+    """Apply the table to a failed attempt.
+
+    Args:
+        failed: The attempt.
+        max_attempts: Attempts without progress that a job gets.
+        wait_s: The first wait; doubled with each failure of the same class, at most 10 minutes.
+    """
+    rule, before = rule_of(failed.code), failed.faults.get(failed.code, 0)
+    end = Ruling(again=False, blames_device=rule.blames_device)
+    if rule.then == "end" or (rule.times is not None and before >= rule.times):
+        return end
+    if rule.then == "smaller":
+        return next_rung(failed)
+    stale = 0 if failed.progressed else failed.stale_attempts + 1
+    if rule.paid and stale >= max_attempts:
+        return end
+    return Ruling(
+        again=True,
+        paid=rule.paid,
+        wait_s=min(LONGEST_WAIT_S, wait_s * 2**before) if rule.waits else 0.0,
+        blames_device=rule.blames_device,
+    )
+
+
+def next_rung(failed: Failed) -> Ruling:
+    """What to try after the device ran out of memory; the effective batch, and so what is learned, stays the same.
+
+    The rungs: half the micro batch and twice the accumulation, down to one row a pass; then gradient checkpointing;
+    then, for a job that takes any type, a device with more memory, if one is registered.
+
+    Example:
+        Micro batch 4 of 16: at most 2 rows a pass. Micro batch 1 without checkpointing: checkpointing.
+    """
+    micro = int(failed.recipe.get("micro_batch") or 1)
+    checkpointing = bool(failed.recipe.get("gradient_checkpointing"))
+    limits = {"micro_batch": micro, "gradient_checkpointing": checkpointing or None}
+    if micro > 1:
+        why = f"the device ran out of memory with {micro} rows a pass"
+        return _rung({**limits, "micro_batch": micro // 2, "why": why}, f"{why}; now at most {micro // 2}")
+    if not checkpointing and failed.stage is Stage.TRAIN:
+        why = "the device ran out of memory with one row a pass"
+        return _rung({**limits, "gradient_checkpointing": True, "why": why}, f"{why}; now with gradient checkpointing")
+    if failed.gpu == "auto" and failed.largest_bytes > failed.memory_bytes > 0:
+        words = f"{failed.memory_bytes / 2**30:.0f} GiB are too little even so; waits for a device with more memory"
+        return Ruling(
+            again=True,
+            reason=Reason.ADJUSTED,
+            paid=False,
+            least_memory_bytes=failed.memory_bytes + 1,
+            words=words,
+        )
+    return Ruling(again=False)
+
+
+def _rung(adjusted: dict[str, Any], words: str) -> Ruling:
+    return Ruling(again=True, reason=Reason.ADJUSTED, paid=False, adjusted=adjusted, words=words)

@@ -11,14 +11,18 @@
       NotFoundError              no such job, adapter, worker                (exit 66)
       TrainingError              the training itself went wrong              (exit 70)
         NonFiniteError           a loss or gradient is NaN or infinite
+        DivergedError            the loss has grown far above where it began
         OutOfMemoryError         the device ran out of memory
+        HostMemoryError          the machine ran out of memory
+        DeviceError              the GPU or its driver failed
       VerificationError          the finished adapter failed its check       (exit 70)
 
 It stands on the ground floor because every room raises from it. A message says what is wrong and where; the hint
 says what to do next. ``code`` is the stable word that programs may match on.
 """
 
-from typing import ClassVar
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 
 class CeloraError(Exception):
@@ -27,14 +31,16 @@ class CeloraError(Exception):
     Args:
         message: What is wrong and where, one sentence.
         hint: What to do next: the command, the setting, the line.
+        facts: The numbers behind it, JSON-able, for programs that decide by them.
     """
 
     code: ClassVar[str] = "internal"
     exit_code: ClassVar[int] = 70
 
-    def __init__(self, message: str, *, hint: str = "") -> None:
+    def __init__(self, message: str, *, hint: str = "", facts: Mapping[str, Any] | None = None) -> None:
         self.message = message
         self.hint = hint
+        self.facts = dict(facts or {})
         super().__init__(message if not hint else f"{message} {hint}")
 
 
@@ -105,10 +111,28 @@ class NonFiniteError(TrainingError):
     code = "non_finite_loss"
 
 
+class DivergedError(TrainingError):
+    """The loss has grown far above where it began; the same settings would do so again."""
+
+    code = "diverged"
+
+
 class OutOfMemoryError(TrainingError):
-    """The device ran out of memory."""
+    """The device ran out of memory; its facts say with which settings, and how full it was."""
 
     code = "out_of_memory"
+
+
+class HostMemoryError(TrainingError):
+    """The machine ran out of memory."""
+
+    code = "host_out_of_memory"
+
+
+class DeviceError(TrainingError):
+    """The GPU or its driver failed; the process cannot use it any more."""
+
+    code = "device"
 
 
 class VerificationError(CeloraError):

@@ -1,10 +1,10 @@
 """Named places where a test makes a process die, stop or fail: off in production, and then one truth test a call.
 
 ``CELORA_FAILPOINT=checkpoint.uploaded:kill`` kills whichever process of this environment passes that point first;
-``name:action@3`` waits for the third time, several go with commas. Actions: ``kill`` and ``stop`` (SIGKILL and SIGSTOP
-to itself), ``exit`` (code 70, no clean-up), ``error`` and ``enospc`` (an OSError), ``oom`` (torch's out-of-memory
-error where torch is loaded, else MemoryError), ``sleep=SECONDS``. The fault "done, but the caller is told that it
-failed" is an ``error`` at a point after the effect.
+``name:action@3`` waits for the third time, ``name:action>2`` for a value above 2 where the point has one, several go
+with commas. Actions: ``kill`` and ``stop`` (SIGKILL and SIGSTOP to itself), ``exit`` (code 70, no clean-up), ``error``
+and ``enospc`` (an OSError), ``oom`` (torch's out-of-memory error where torch is loaded, else MemoryError),
+``sleep=SECONDS``. The fault "done, but the caller is told that it failed" is an ``error`` at a point after the effect.
 
 A failpoint fires once in a process; children that are forked later inherit that. With ``CELORA_FAILPOINT_ONCE`` set to
 a folder, it fires once for all processes that share the folder, and leaves a file there that bears its name.
@@ -60,12 +60,12 @@ FAILPOINTS: dict[str, str] = {
     "commit.staged": "a folder is staged and has no manifest",
     "commit.flush": "a file or folder is about to be flushed to the disk",
     "commit.manifest": "the manifest is written and flushed and the folder not renamed",
-    "commit.removed": "the older folder is removed and the new one not renamed into its place",
     "commit.renamed": "the folder is renamed and its parent not flushed",
     "save.begin": "a checkpoint begins and nothing is staged",
     "save.filled": "the engine wrote its files and the checkpoint is not committed",
     "save.committed": "a checkpoint is committed and nobody was told",
     "prune.unlinked": "an old checkpoint lost its manifest and still has its files",
+    "step.forward": "a forward pass of training begins; its value is the micro batch",
     "step.done": "an optimizer step is done and not reported",
     "step.reported": "a step is reported and nothing that is due after it is done",
     "adapter.staged": "the finished adapter is staged and not committed",
@@ -82,7 +82,7 @@ class Failpoint:
     """One armed failpoint.
 
     Args:
-        text: ``name:action`` or ``name:action@n``.
+        text: ``name:action``, ``name:action@n`` or ``name:action>value``.
 
     Raises:
         SettingsError: It is not written so, or there is no such name or action.
@@ -91,9 +91,11 @@ class Failpoint:
     def __init__(self, text: str) -> None:
         self.name, _, rest = text.partition(":")
         action, _, count = rest.partition("@")
+        action, _, above = action.partition(">")
         self.action, _, seconds = action.partition("=")
         try:
             self.seconds, self._left = float(seconds or 0), int(count or 1)
+            self._above = int(above) if above else None
         except ValueError:
             raise _wrong(text, "it is not name:action, name:sleep=SECONDS or name:action@NUMBER") from None
         if self.name not in FAILPOINTS:
@@ -102,8 +104,10 @@ class Failpoint:
             raise _wrong(text, f"there is no action {self.action!r}; use one of {', '.join(ACTIONS)}")
         self._lock = threading.Lock()
 
-    def due(self) -> bool:
-        """Count one pass; whether this is the one."""
+    def due(self, value: int = 0) -> bool:
+        """Count one pass with the point's value; whether this is the one."""
+        if self._above is not None and value <= self._above:
+            return False
         with self._lock:
             self._left -= 1
             return self._left == 0 and _first(self.name)
@@ -144,11 +148,11 @@ if _armed:
     logging.getLogger(__name__).warning("failpoints are armed: %s=%s", VARIABLE, os.environ[VARIABLE])
 
 
-def hit(name: str) -> None:
-    """The program passes the failpoint of that name."""
+def hit(name: str, value: int = 0) -> None:
+    """The program passes the failpoint of that name; some have a value there, such as the micro batch."""
     if not _armed:
         return
-    for failpoint in [failpoint for failpoint in _armed.get(name, ()) if failpoint.due()]:
+    for failpoint in [failpoint for failpoint in _armed.get(name, ()) if failpoint.due(value)]:
         failpoint.fire()
 
 

@@ -60,8 +60,20 @@ class Settings(BaseSettings):
     heartbeat_s: Annotated[float, Field(gt=0)] = Field(20, description="seconds between renewals of a lease")
     reaper_s: Annotated[float, Field(gt=0)] = Field(15, description="seconds between looks for expired leases")
     tick_s: Annotated[float, Field(gt=0)] = Field(30, description="seconds between scheduling rounds nobody asked for")
+    deaf_after_s: Annotated[float, Field(gt=0)] = Field(
+        60, description="seconds that messages may wait beside an idle worker until it takes itself for deaf and leaves"
+    )
     claim_s: Annotated[float, Field(gt=0)] = Field(60, description="seconds until an unclaimed message is sent again")
     max_attempts: Annotated[int, Field(gt=0)] = Field(3, description="attempts without progress before a job fails")
+    retry_wait_s: Annotated[float, Field(ge=0)] = Field(
+        10, description="seconds until a failed stage is tried again; doubled each time, at most 10 minutes"
+    )
+    stall_minutes: Annotated[float, Field(gt=0)] = Field(
+        10, description="minutes without a step (or 20 steps' time, if that is more) after which training is stalled"
+    )
+    foreign_memory_bytes: Annotated[int, Field(ge=0)] = Field(
+        2**30, description="memory of a worker's GPU that other people's processes may hold before it takes no work"
+    )
     max_gpus_per_tenant: Annotated[int, Field(gt=0)] | None = Field(
         None, description="slots that one tenant may hold at a time; unlimited unless set"
     )

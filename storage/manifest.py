@@ -74,7 +74,6 @@ def commit(staged: Path, final: Path, **facts: Any) -> dict[str, Any]:
     hit("commit.manifest")
     if final.exists():
         shutil.rmtree(final)
-        hit("commit.removed")
     staged.rename(final)
     hit("commit.renamed")
     _flush(final.parent)

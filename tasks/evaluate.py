@@ -4,7 +4,7 @@ from typing import Any
 
 from ..models.states import Stage
 from ..tuning.protocol import Base, EvaluateRequest
-from ..tuning.recipe import ResolvedRecipe
+from ..tuning.recipe import Adjusted, ResolvedRecipe
 from ..workers.carry import Held, carry, carry_again
 from .base import task
 from .prepare import hub_access
@@ -44,7 +44,7 @@ def _request(held: Held) -> EvaluateRequest:
         base=Base.model_validate(job.base),
         prepared_dir=str(held.places.fetch(str(job.prepared_uri), "prepared")),
         adapter_dir=str(held.places.fetch(str(trained["adapter_uri"]), "adapter")),
-        recipe=ResolvedRecipe.model_validate(job.resolved),
+        recipe=ResolvedRecipe.model_validate(job.resolved).within(Adjusted.model_validate(job.adjusted or {})),
         metrics=list(spec.metrics),
         max_rows=spec.eval_max_rows,
         max_new_tokens=spec.eval_max_new_tokens,

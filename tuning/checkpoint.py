@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ..settings.errors import DiskFullError, SettingsError, StorageError
+from ..settings.errors import CeloraError, DiskFullError, SettingsError, StorageError
 from ..settings.failpoints import hit
 from ..storage.manifest import MANIFEST, commit, files_below, verify_manifest
 
@@ -97,13 +97,15 @@ def room(folder: Path, need_bytes: int) -> Generator[None]:
         raise _disk_full(folder, need_bytes, free)
     try:
         yield
+    except CeloraError:
+        raise  # it names the place already
     except Exception as error:
-        if not _no_space(error):
+        if not no_space(error):
             raise
         raise _disk_full(folder, need_bytes, shutil.disk_usage(folder).free, error) from error
 
 
-def _no_space(error: Exception) -> bool:
+def no_space(error: Exception) -> bool:
     """Whether a write failed for lack of space; torch and safetensors say so in words of their own."""
     if isinstance(error, OSError):
         return error.errno in NO_SPACE
@@ -116,6 +118,7 @@ def _disk_full(folder: Path, need_bytes: int, free: int, error: Exception | None
     return DiskFullError(
         f"No space left at {folder}{cause}: needs {need}, free {free / 2**20:.1f} MiB.",
         hint="Free space there, or point CELORA_HOME or the scratch folder at a larger disk; then retry the job.",
+        facts={"path": str(folder), "need_bytes": need_bytes, "free_bytes": free},
     )
 
 
@@ -127,13 +130,22 @@ def read(folder: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
         SettingsError: It belongs to a run with other settings or data; the message names each difference.
     """
     manifest = verify_manifest(folder)
+    require_same_run(folder, manifest, settings)
+    return manifest
+
+
+def require_same_run(folder: Path, manifest: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
+    """Refuse the checkpoint of a run with other settings or data.
+
+    Raises:
+        SettingsError: The message names each difference.
+    """
     if manifest.get("settings_sha256") != settings_sha256(settings):
         differences = list(_differences(manifest.get("settings") or {}, settings))
         raise SettingsError(
             f"The checkpoint {folder.name} belongs to a run with other settings: {'; '.join(differences)}.",
             hint="Submit a new job for the new settings, or retry with those of the checkpoint.",
         )
-    return manifest
 
 
 def _differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> Iterator[str]:

@@ -36,7 +36,12 @@ SHAREGPT_ROLES = {
     "tool": "tool",
 }
 TURN_KEYS = frozenset({"role", "content", "weight", "tool_calls", "function_call", "tool_call_id", "name", "refusal"})
+_USUAL_WEIGHTS = {"system": 0, "user": 0, "assistant": 1}
 SHAREGPT_KEYS = frozenset({"from", "value", "weight"})
+KEPT_ORDERS = 1000
+_GOOD_ORDERS: set[tuple[Any, ...]] = set()
+"""Roles and weights that were looked at and found good; most files have a handful."""
+
 CALL_EXAMPLE = '{"id": …, "type": "function", "function": {"name": …, "arguments": "{…}"}}'
 TOOL_EXAMPLE = '{"type": "function", "function": {"name": …, "parameters": {…}}}'
 
@@ -79,6 +84,10 @@ def read_messages(
     weights: list[int] = []
     example = '[{"role": …, "content": …}, …]'
     for number, turn in enumerate(items(found, at, str(at[-1]), fault="no_messages", example=example)):
+        if (weight := _usual_weight(turn)) >= 0:
+            messages.append({"role": turn["role"], "content": turn["content"]})
+            weights.append(weight)
+            continue
         message, weight = _message(turn, (*at, number), f"message {number + 1}", ignored)
         messages.append(message)
         weights.append(weight)
@@ -101,6 +110,16 @@ def read_turns(
     if tools is not None:
         link(messages, at, tools)
     return messages, weights
+
+
+def _usual_weight(turn: Any) -> int:
+    """The weight of a message of role and words alone, as nearly all are; -1 of any other, which is looked at whole."""
+    if type(turn) is not dict or len(turn) != 2:  # pyright: ignore[reportUnknownArgumentType]  # noqa: PLR2004
+        return -1
+    words, role = turn.get("content"), turn.get("role")  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
+    if type(words) is not str or not words or words.isspace() or type(role) is not str:
+        return -1
+    return _USUAL_WEIGHTS.get(role, -1)
 
 
 def _message(turn: object, at: Where, name: str, ignored: Counter[str]) -> tuple[Message, int]:
@@ -242,7 +261,10 @@ def _arguments(found: object, at: Where, name: str) -> str:
 
 def link(messages: Sequence[Message], at: Where, tools: Sequence[dict[str, Any]]) -> None:
     """Give each call an id and each answer its call, and refuse what does not fit together."""
-    if not any("tool_calls" in message or message["role"] == "tool" for message in messages):
+    for message in messages:
+        if len(message) != 2 or message["role"] == "tool":  # noqa: PLR2004  (a message that calls or answers has more)
+            break
+    else:
         return
     declared = {tool["function"]["name"] for tool in tools}
     open_calls: dict[str, str] = {}
@@ -318,6 +340,15 @@ def _tool(found: object, at: Where, name: str) -> dict[str, Any]:
 def check_order(messages: Sequence[Message], weights: Sequence[int], at: Where) -> None:
     """Refuse a conversation that teaches nothing or that no template takes."""
     roles = [message["role"] for message in messages]
+    order = (*roles, *weights)
+    if order in _GOOD_ORDERS:
+        return
+    _check_roles(roles, weights, at)
+    if len(_GOOD_ORDERS) < KEPT_ORDERS:
+        _GOOD_ORDERS.add(order)
+
+
+def _check_roles(roles: list[str], weights: Sequence[int], at: Where) -> None:
     if not roles:
         raise Fault("no_messages", f"{at[-1]} is empty", "write at least a user's and an assistant's message", at=at)
     if "assistant" not in roles:

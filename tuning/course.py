@@ -1,8 +1,9 @@
 """Where a training run stands, and what is due at each step boundary; the same for every engine, and without torch.
 
 An engine calls ``check`` before each optimizer update and ``boundary`` after it. Everything that must not differ
-between engines is decided here: non-finite numbers stop the run before they reach the weights; evaluation, best-so-far
-and early stopping; when to save, and that a drain is a save and nothing else, so that no step is done twice.
+between engines is decided here: numbers that are not finite and a loss that ran away stop the run before they reach the
+weights; evaluation, best-so-far and early stopping; when to save, and that a drain is a save and nothing else, so that
+no step is done twice. An evaluation that a drain cuts short is due again where the run goes on.
 
 The adapter that a run ends with is the last one, unless early stopping was asked for: then it is the best. (A lower
 eval loss and better answers are not the same thing, and a run without early stopping should end where its recipe says.)
@@ -18,16 +19,21 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from ..settings.errors import DiskFullError, NonFiniteError
+from ..settings.errors import DiskFullError, DivergedError, NonFiniteError
 from ..settings.failpoints import hit
 from . import checkpoint
+from .divergence import LossWatch
 from .engine import Engine
+from .failures import Situation
 from .protocol import Emit
 from .recipe import ResolvedRecipe
 
 MISSES_ALLOWED = 2
 """Checkpoints in a row that may find the disk full; training goes on without them, the next miss ends it."""
 EVALUATIONS_A_RUN = 4
+QUIET_S = 2.0
+"""An evaluation tells how far it is after so many seconds without an event, and a long step after fifteen times that:
+whoever watches must be able to tell slow from stuck."""
 
 Outcome = Literal["running", "finished", "stopped_early", "drained"]
 
@@ -46,6 +52,14 @@ class Progress:
     best_step: int | None = None
     without_gain: int = 0
     eval_due: bool = False
+    first_losses: list[float] = field(default_factory=list[float])
+    last_losses: list[float] = field(default_factory=list[float])
+    drift: list[str] = field(default_factory=list[str])
+    """Each resume that was not exact, in words."""
+
+
+class Interrupted(Exception):  # noqa: N818  (no error: an evaluation makes way for a drain)
+    """Raised out of an evaluation when the run is told to stop."""
 
 
 @dataclass(frozen=True)
@@ -107,9 +121,12 @@ class Course:
     progress: Progress = field(default_factory=Progress)
     outcome: Outcome = "running"
     clock: Callable[[], float] = time.monotonic
+    guess_nats: float | None = None
+    situation: Situation = field(default_factory=lambda: Situation("cpu"))
 
     def __post_init__(self) -> None:
-        self._mark = self._saved_at = self.clock()
+        self._mark = self._saved_at = self._told = self.clock()
+        self._losses = LossWatch(self.guess_nats, self.progress.first_losses, self.progress.last_losses)
         self._recent: deque[tuple[float, int]] = deque(maxlen=20)
         self._eval_s = 0.0
         self.eval_steps = evaluation_steps(self.planned_steps, self.recipe.eval_steps)
@@ -123,16 +140,21 @@ class Course:
             self.outcome = "finished"
         if self.outcome == "running" and self.stop.is_set():
             self.outcome = "drained"
-        self._mark = self._saved_at = self.clock()
+        self._doing("training")
+        self._mark = self._saved_at = self._told = self.clock()
         return self.outcome == "running"
 
     def check(self, number: int, learning_rate: float, loss: float, grad_norm: float) -> None:
-        """Refuse a step that would put a NaN or an infinity into the weights; called before the update.
+        """Refuse a step that would put a NaN or an infinity into the weights, or drive a run further that has diverged.
+
+        Called before the update.
 
         Raises:
             NonFiniteError: The loss or the gradient norm is not finite; with step and learning rate.
+            DivergedError: The loss has run away (divergence.py); with step and learning rate.
         """
         if math.isfinite(loss) and math.isfinite(grad_norm):
+            self._watch(number, learning_rate, loss)
             return
         what = "loss" if not math.isfinite(loss) else "gradient norm"
         value = loss if what == "loss" else grad_norm
@@ -151,23 +173,61 @@ class Course:
         self._report(step)
         hit("step.reported")
         self.progress.eval_due = self._evaluations_after(step.number - 1) > self._evaluations_after(step.number)
-        draining = self.stop.is_set()
-        if self.progress.eval_due and not draining:
+        if self.progress.eval_due and not self.stop.is_set():
             self._evaluate()
-        if draining:
+        if self.outcome == "running" and self.stop.is_set():
             self._save(must=True)
             self.outcome = "drained"
         elif self.outcome == "running" and step.number >= self.planned_steps:
             self.outcome = "finished"
         elif self.outcome == "running" and self._save_due():
             self._save()
-        self._mark = self.clock()
+        self._doing("training")
+        self._mark = self._told = self.clock()
         return self.outcome == "running"
+
+    def evaluated(self, done: int, total: int) -> None:
+        """An engine calls this within an evaluation, the more often the better.
+
+        Raises:
+            Interrupted: The run is to stop; the evaluation will be made where it goes on.
+        """
+        if self.outcome == "running" and self.stop.is_set():
+            raise Interrupted
+        self._tell("evaluating", done, total, QUIET_S)
+
+    def passed(self, done: int, total: int) -> None:
+        """An engine calls this within a step, after each forward pass."""
+        self._tell(f"in step {self.progress.step + 1}", done, total, 15 * QUIET_S)
 
     @property
     def keeps_best(self) -> bool:
         """Whether the run ends with its best adapter instead of its last."""
         return self.recipe.early_stopping_patience is not None and self.progress.best_step is not None
+
+    def _watch(self, number: int, learning_rate: float, loss: float) -> None:
+        losses, progress = self._losses, self.progress
+        diverged = losses.add(loss)
+        progress.first_losses, progress.last_losses = losses.first, losses.last
+        if not diverged:
+            return
+        raise DivergedError(
+            f"The loss has run away: step {number} of {self.planned_steps} and those before it lose {losses.now:.2f} "
+            f"nats a token and more, the run began at {losses.limit:.2f} and less (learning rate {learning_rate:.3g}); "
+            "training stopped.",
+            hint=f"Lower learning_rate (it was {self.recipe.learning_rate:g} at its peak) or warm up longer, and start "
+            "afresh: the last checkpoints carry the damage.",
+            facts={"step": number, "loss": losses.now, "began_at": losses.limit, "learning_rate": learning_rate},
+        )
+
+    def _doing(self, what: str) -> None:
+        """Not taken back when something is raised: whoever explains the failure looks it up."""
+        self.situation.doing, self.situation.step = what, self.progress.step + (what == "training")
+
+    def _tell(self, phase: str, done: int, total: int, quiet_s: float) -> None:
+        if self.clock() - self._told >= quiet_s:
+            self._told = self.clock()
+            self.emit("phase", phase=phase, done=done, total=total)
 
     def _count(self, step: Step, step_s: float) -> None:
         self._recent.append((step_s, step.tokens))
@@ -201,8 +261,14 @@ class Course:
 
     def _evaluate(self) -> None:
         progress, began = self.progress, self.clock()
+        self._doing("evaluating")
+        self._told = began
+        try:
+            loss = self.engine.evaluate()
+            samples = self.engine.samples() if loss is not None and math.isfinite(loss) else []
+        except Interrupted:
+            return
         progress.eval_due = False
-        loss = self.engine.evaluate()
         if loss is None:
             return
         progress.eval_loss, progress.eval_step = loss, progress.step
@@ -212,7 +278,7 @@ class Course:
                 f"The eval loss is {loss} at step {progress.step}, though the training loss was finite.",
                 hint="Look at the held-out rows; a lower learning_rate helps where the adapter has grown too large.",
             )
-        for sample in self.engine.samples():
+        for sample in samples:
             self.emit("sample", step=progress.step, **sample)
         self._compare(loss)
         self._eval_s = self.clock() - began
@@ -234,6 +300,7 @@ class Course:
 
     def _save(self, *, must: bool = False) -> None:
         saving = self.saving
+        self._doing("saving")
         try:
             path, size = checkpoint.write(
                 saving.root,

@@ -42,13 +42,33 @@ def peak_memory_bytes(device: str) -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
+def memory_facts(device: str) -> dict[str, int]:
+    """How full the device is: in all, in use by anybody, held by this process, and the most it held."""
+    if device == "cuda":
+        free, total = torch.cuda.mem_get_info()
+        own = torch.cuda.memory_reserved()
+        peak = torch.cuda.max_memory_reserved()
+        return {"total_bytes": total, "used_bytes": total - free, "own_bytes": own, "peak_bytes": peak}
+    machine, own = psutil.virtual_memory(), psutil.Process().memory_info().rss
+    return {
+        "total_bytes": machine.total,
+        "used_bytes": machine.total - machine.available,
+        "own_bytes": own,
+        "peak_bytes": peak_memory_bytes(device),
+    }
+
+
 def versions(device: str) -> dict[str, str]:
     """What a resumed run should find again to be exact: library versions and the device's name."""
     from importlib.metadata import version  # noqa: PLC0415  (only here)
 
     libraries = ("celora", "torch", "transformers", "trl", "peft", "accelerate", "bitsandbytes")
-    name = torch.cuda.get_device_name() if device == "cuda" else f"cpu {torch.backends.cpu.get_cpu_capability()}"
-    return {**{library: version(library) for library in libraries}, "device": name}
+    return {**{library: version(library) for library in libraries}, "device": name(device)}
+
+
+def name(device: str) -> str:
+    """What kind of device it is: the GPU's name, or the instructions of the CPU that torch uses."""
+    return torch.cuda.get_device_name() if device == "cuda" else f"cpu {torch.backends.cpu.get_cpu_capability()}"
 
 
 def _utilisation() -> int | None:

@@ -9,6 +9,7 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
 
+from .failures import Situation, explained
 from .protocol import Emit, TrainRequest, TrainResult
 
 if TYPE_CHECKING:
@@ -19,7 +20,11 @@ class Engine(Protocol):
     """What trains: it turns a recipe and prepared data into an adapter, and stops only at step boundaries."""
 
     def run(self, course: "Course", resume_from: Path | None) -> None:
-        """Train from the start or from a checkpoint; leave when ``course.begin`` or ``course.boundary`` says so."""
+        """Train from the start or from a checkpoint; leave when ``course.begin`` or ``course.boundary`` says so.
+
+        Long evaluations call ``course.evaluated`` as they go, and let through what it raises; long steps call
+        ``course.passed``.
+        """
         ...
 
     def evaluate(self) -> float | None:
@@ -66,11 +71,15 @@ def train(request: TrainRequest, emit: Emit, stop: threading.Event) -> TrainResu
         What training did; None when ``stop`` ended it (the ``drained`` event says at which step).
 
     Raises:
-        TrainingError: A number was not finite, memory ran out, or the run came short.
+        TrainingError: A number was not finite, the loss ran away, memory ran out, the device failed, or the run came
+            short.
         SettingsError: The recipe does not fit the base or the device, or the checkpoint is another run's.
         StorageError: The checkpoint is torn, or there is no space for what has to be written.
     """
-    from .run import Run, explained  # noqa: PLC0415  (torch, PEFT and TRL take seconds to import)
+    out = Path(request.out_dir)
+    out.mkdir(parents=True, exist_ok=True)
+    situation = Situation(request.device, out, recipe=request.resolved or request.recipe)
+    with explained(situation):
+        from .run import Run  # noqa: PLC0415  (torch, PEFT and TRL take seconds to import)
 
-    with explained(request):
-        return Run(request, emit, stop).train()
+        return Run(request, emit, stop, situation).train()

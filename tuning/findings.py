@@ -59,28 +59,30 @@ class Notes:
 
     def add(self, row: Row) -> None:
         """Take notes of a row."""
-        said = [(str(message["role"]), _words(message)) for message in row.messages]
-        prompt, answer = said[:-1], said[-1][1]
-        normal, tools = tuple((role, normalised(text)) for role, text in said), _tools(row)
-        self.exact.append(hash((tools, *said)))
-        self.normal.append(hash((tools, *normal)))
-        self.prompts.append(hash((tools, *normal[:-1])) if prompt else 0)
+        roles = [message["role"] for message in row.messages]
+        said = [_words(message) for message in row.messages]
+        normal, tools = [normalised(text) for text in said], _tools(row)
+        answer = said[-1]
+        self.exact.append(hash((tools, *roles, *said)))
+        self.normal.append(hash((tools, *roles, *normal)))
+        self.prompts.append(hash((tools, *roles, *normal[:-1])) if len(roles) > 1 else 0)
         self.lines.append(row.line)
-        self.turns += sum(role == "assistant" for role, _ in prompt)
+        self.turns += roles.count("assistant") - (roles[-1] == "assistant")
         self.answer_characters += len(answer)
-        self.structured += answer.lstrip()[:1] in ("{", "[") and answer.rstrip()[-1:] in ("}", "]")
-        self._label(answer)
-        self._private(row.line, "\n".join([text for _, text in said]))
+        self.structured += answer[-1:] in _STRUCTURE_ENDS and _is_structured(answer)
+        if self.labels is not None:
+            self._label(answer)
+        if found := find("\n".join(said)):
+            self._private(row.line, found)
 
     def _label(self, answer: str) -> None:
-        if self.labels is None:
-            return
+        assert self.labels is not None  # noqa: S101  (whoever asks has looked)
         self.labels[answer.strip()[: LABEL_CHARACTERS + 1]] += 1
         if len(self.labels) > MOST_LABELS:
             self.labels = None
 
-    def _private(self, line: int, text: str) -> None:
-        for kind in {kind for kind, _, _ in find(text)}:
+    def _private(self, line: int, found: list[tuple[str, int, int]]) -> None:
+        for kind in {kind for kind, _, _ in found}:
             self.sensitive[kind] = self.sensitive.get(kind, 0) + 1
             lines = self.sensitive_lines.setdefault(kind, [])
             if len(lines) < SHOWN_LINES:
@@ -285,6 +287,8 @@ def _task(kind: str, wanted: int, rows: int, advice: str) -> dict[str, Any]:
 def _words(message: dict[str, Any]) -> str:
     """What a message says; tool calls and what else it carries as JSON."""
     content = message.get("content")
+    if type(content) is str and len(message) == 2:  # noqa: PLR2004  (role and content)
+        return content
     rest = {key: value for key, value in message.items() if key not in ("role", "content")}
     if isinstance(content, str) and not rest:
         return content

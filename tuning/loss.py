@@ -76,7 +76,15 @@ def summed_loss(model: Callable[..., Any], batch: dict[str, torch.Tensor]) -> to
     return _nll(logits.flatten(0, 1), labels[:, scored].flatten())
 
 
-def eval_loss(model: Any, prepared_set: Rows, batch_rows: int, pad_id: int, device: str) -> float:
+def eval_loss(
+    model: Any,
+    prepared_set: Rows,
+    batch_rows: int,
+    pad_id: int,
+    device: str,
+    *,
+    progress: Callable[[int, int], None] = lambda _d, _t: None,
+) -> float:
     """Mean negative log likelihood per trained token over a whole prepared set, in nats.
 
     Args:
@@ -85,6 +93,7 @@ def eval_loss(model: Any, prepared_set: Rows, batch_rows: int, pad_id: int, devi
         batch_rows: Rows in one forward pass; it changes the result by rounding only.
         pad_id: The tokenizer's pad token.
         device: ``cpu`` or ``cuda``.
+        progress: Told after each batch: rows done, rows in all.
     """
     order = sorted(range(len(prepared_set)), key=lambda i: -len(prepared_set[i][0]))
     total, count = 0.0, 0
@@ -95,6 +104,7 @@ def eval_loss(model: Any, prepared_set: Rows, batch_rows: int, pad_id: int, devi
             if trained:
                 total += float(summed_loss(model, {name: value.to(device) for name, value in batch.items()}))
                 count += trained
+            progress(min(start + batch_rows, len(order)), len(order))
     return total / count if count else float("nan")
 
 

@@ -13,11 +13,20 @@ _KEY = re.compile(
     r"(?<![A-Za-z0-9])(?:hf_[A-Za-z0-9]{30,}|sk-[A-Za-z0-9_-]{20,}|AKIA[0-9A-Z]{16}(?![0-9A-Z])"
     r"|gh[pousr]_[A-Za-z0-9]{36,}|github_pat_[A-Za-z0-9_]{50,}|xox[abprs]-[A-Za-z0-9-]{20,}|AIza[0-9A-Za-z_-]{35})"
 )
-_KEY_HINTS = ("_", "sk-", "AKIA", "xox", "AIza")
+_KEY_HINTS = (b"hf_", b"sk-", b"AKIA", b"ghp_", b"gho_", b"ghu_", b"ghs_", b"ghr_", b"github_pat_", b"xox", b"AIza")
+_KEY_CHARACTERS = bytes(
+    ord("a") if re.match(r"[A-Za-z0-9_-]", chr(byte), re.ASCII) else ord(" ") for byte in range(256)
+)
+_SHORTEST_KEY = b"a" * 20
 _PRIVATE = re.compile(
     r"-----BEGIN (?:[A-Z0-9]+ ){0,3}PRIVATE KEY-----(?:.*?-----END (?:[A-Z0-9]+ ){0,3}PRIVATE KEY-----|.*)", re.DOTALL
 )
 _NUMBER_HINT = re.compile(r"[0-9](?:[ ()./-]{0,2}[0-9]){7}")
+_SEPARATORS = b" ()./-"
+_DIGITS_AS_ZERO = bytes(ord("0") if chr(byte) in "0123456789" else ord("x") for byte in range(256))
+_EIGHT_DIGITS = b"0" * 8
+_MAIL_BEFORE = re.compile(r"[\w.+-]")
+_MAIL_AFTER = re.compile(r"[A-Za-z0-9-]")
 _CARD = re.compile(r"(?<![\d.,])[3-6](?:[ -]?\d){12,18}(?![\d]|[.,]\d)")
 _IBAN = re.compile(r"(?<![A-Za-z0-9])[A-Z]{2}\d{2}(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,4})?(?![A-Za-z0-9])")
 _PHONE = re.compile(
@@ -56,17 +65,45 @@ def masked(text: str) -> str:
 
 
 def _looks(text: str) -> Iterator[tuple[str, re.Pattern[str], Callable[[str], bool]]]:
-    """The patterns worth a look, the most specific first; cheap questions save most texts all of them."""
+    """The patterns worth a look, the most specific first.
+
+    Most texts are spared all of them by questions that cost a pass over the bytes each, in C: is there a run of letters
+    and digits as long as the shortest key, and do eight digits follow each other when what may separate them is out?
+    """
     if "PRIVATE KEY" in text:
         yield "private key", _PRIVATE, _anything
-    if any(hint in text for hint in _KEY_HINTS):
+    plain = text.encode(errors="replace")
+    if _maybe_key(plain):
         yield "api key", _KEY, _anything
-    if "@" in text:
+    if _maybe_mail(text):
         yield "e-mail", _EMAIL, _anything
-    if _NUMBER_HINT.search(text):
+    if _EIGHT_DIGITS in plain.translate(_DIGITS_AS_ZERO, _SEPARATORS) and _NUMBER_HINT.search(text):
         yield "iban", _IBAN, _is_iban
         yield "card", _CARD, _is_card
         yield "phone", _PHONE, _anything
+
+
+def _maybe_key(plain: bytes) -> bool:
+    """Whether a run of what keys consist of is as long as the shortest key, and holds what one begins with."""
+    runs = plain.translate(_KEY_CHARACTERS)
+    start = runs.find(_SHORTEST_KEY)
+    while start >= 0:
+        end = runs.find(b" ", start) % (len(runs) + 1)  # (where there is no other end, that of the text)
+        run = plain[start:end]
+        if any(hint in run for hint in _KEY_HINTS):
+            return True
+        start = runs.find(_SHORTEST_KEY, end)
+    return False
+
+
+def _maybe_mail(text: str) -> bool:
+    """Whether some @ stands between what an address may have there; of the @ of a decorator or a name none does."""
+    at = text.find("@")
+    while at >= 0:
+        if at and _MAIL_BEFORE.match(text, at - 1) and _MAIL_AFTER.match(text, at + 1):
+            return True
+        at = text.find("@", at + 1)
+    return False
 
 
 def _anything(_text: str) -> bool:

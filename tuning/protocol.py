@@ -12,10 +12,11 @@ An event line is ``{"v": 1, "event": NAME, "job": ID, "attempt": N, …}``:
     eval        step, eval_loss
     sample      step, prompt, answer, reference
     checkpoint  step, path, size_bytes
-    note        level (info, warning), message
+    note        level (info, warning), message; kind (a stable word) and data, where programs may want to know
     receipt     receipt       what was found out about data that is refused; the good one is in prepare's result
     done        result (one of the Result models below, as JSON)
-    failed      error {code, message, hint}
+    failed      error {code, message, hint, facts}; the facts are numbers, those of a lack of memory: phase, step,
+                micro_batch, accumulation, gradient_checkpointing, max_length, total_bytes, used_bytes, peak_bytes
     drained     step      stopped on request after a checkpoint; the exit code is 75
 """
 
@@ -170,6 +171,7 @@ class TrainRequest(_Request):
     device: Literal["cpu", "cuda"] = "cpu"
     device_memory_bytes: int = Field(0, description="memory the job may plan with; 0: ask the device")
     keep_checkpoints: int = 2
+    grace_s: float = Field(60, description="seconds to leave in, once the supervisor is gone; then it ends at once")
 
 
 class TrainResult(_Message):
@@ -188,6 +190,7 @@ class TrainResult(_Message):
     train_s: float
     peak_memory_bytes: int | None = None
     adapter_dir: str
+    exact: bool = Field(default=True, description="False where it was resumed elsewhere; the warnings say what differs")
     warnings: list[str] = Field(default_factory=list)
 
 

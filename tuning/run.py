@@ -6,57 +6,48 @@
 gradient was finite, and the adapter that was written has been read back and is finite.
 """
 
-import hashlib
 import json
+import math
 import shutil
 import threading
-from collections.abc import Generator
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import fields
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from ..settings.errors import OutOfMemoryError, TrainingError
+from ..settings.errors import TrainingError
 from ..settings.failpoints import hit
-from ..storage.manifest import commit, file_sha256
+from ..storage.manifest import commit, verify_manifest
 from . import base as bases
-from . import checkpoint, lora
+from . import checkpoint, lora, resume
 from . import device as devices
 from .course import Course, Progress, Saving
 from .estimate import planned_steps, resolve_recipe
+from .failures import Situation
 from .packing import pack
 from .prepared import PreparedSet, eval_rows, load_result
-from .protocol import Emit, PrepareResult, TrainRequest, TrainResult
+from .protocol import Emit, TrainRequest, TrainResult
 from .recipe import ResolvedRecipe
 from .sft import SAMPLES, SftEngine
-
-VOLATILE = {
-    "rules",
-    "save_steps",
-    "save_minutes",
-    "report_to",
-    "micro_batch",
-    "accumulation",
-    "gradient_checkpointing",
-}
-"""Fields of a recipe that may change when a run is resumed: they say how, not what, it trains."""
-
 
 class Run:
     """Everything that one call of ``engine.train`` holds; loading it can take minutes."""
 
-    def __init__(self, request: TrainRequest, emit: Emit, stop: threading.Event) -> None:
+    def __init__(self, request: TrainRequest, emit: Emit, stop: threading.Event, situation: Situation) -> None:
         self.request = request
         self.out = Path(request.out_dir)
         self.facts = load_result(Path(request.prepared_dir))
         self.rows = PreparedSet.load(Path(request.prepared_dir), "train")
         self.resume_from = Path(request.resume_from) if request.resume_from else None
+        saved: dict[str, Any] = verify_manifest(self.resume_from) if self.resume_from else {}
         self.recipe, sequences = self._resolve(emit)
+        self.recipe = resume.fit(self.recipe, request, saved.get("versions", {}), emit)
+        situation.recipe = self.recipe
         self.planned_steps = planned_steps(sequences, self.recipe)
         saving = self._saving()
-        progress = self._resumed(saving, emit)
-        self.engine = self._build(emit)
+        progress = self._resumed(saved, saving, emit)
+        self.engine = self._build(emit, saved.get("versions", {}))
         self.course = Course(
             engine=self.engine,
             recipe=self.recipe,
@@ -65,6 +56,8 @@ class Run:
             stop=stop,
             saving=saving,
             progress=progress,
+            guess_nats=math.log(self.engine.model.get_base_model().config.get_text_config().vocab_size),
+            situation=situation,
         )
         trainable, total = self.engine.model.get_nb_trainable_parameters()
         self.counts = {"trainable_parameters": trainable, "total_parameters": total}
@@ -108,6 +101,7 @@ class Run:
             train_s=progress.train_s,
             peak_memory_bytes=devices.peak_memory_bytes(self.request.device),
             adapter_dir=str(self._write_adapter()),
+            exact=not progress.drift,
             warnings=self._warnings(),
             **self.counts,
         )
@@ -118,7 +112,7 @@ class Run:
         lengths = self.rows.lengths
         sequences = len(pack(lengths, facts.max_length)) if request.recipe.packing else len(lengths)
         if request.resolved is not None:
-            return request.resolved, sequences
+            return self._adjusted(request.resolved), sequences
         folder = bases.folder(request.base, Path(request.cache_dir), request.hub, emit)
         recipe = resolve_recipe(
             request.recipe,
@@ -131,36 +125,38 @@ class Run:
             device_memory_bytes=request.device_memory_bytes or devices.total_memory_bytes(request.device),
             longest_row_tokens=int(lengths.max()),
         )
-        return recipe, sequences
+        return self._adjusted(recipe), sequences
+
+    def _adjusted(self, recipe: ResolvedRecipe) -> ResolvedRecipe:
+        return recipe if self.request.adjusted is None else recipe.within(self.request.adjusted)
 
     def _saving(self) -> Saving:
         request = self.request
         return Saving(
             root=self.out / "checkpoints",
             attempt=request.attempt,
-            settings=run_settings(request, self.recipe, self.facts, self.planned_steps),
-            versions=devices.versions(request.device),
+            settings=resume.run_settings(request, self.recipe, self.facts, self.planned_steps),
+            versions=resume.circumstances(self.recipe, request.device),
             keep=request.keep_checkpoints,
             pinned=self.resume_from,
         )
 
-    def _resumed(self, saving: Saving, emit: Emit) -> Progress:
+    def _resumed(self, saved: dict[str, Any], saving: Saving, emit: Emit) -> Progress:
         if self.resume_from is None:
             return Progress()
-        manifest = checkpoint.read(self.resume_from, saving.settings)
-        changed = [
-            f"{name} {before} is now {saving.versions.get(name)}"
-            for name, before in manifest["versions"].items()
-            if before != saving.versions.get(name)
-        ]
-        if changed:
-            message = f"Resumed, but not exact to the bit: {', '.join(changed)}."
-            emit("note", level="warning", message=message)
+        checkpoint.require_same_run(self.resume_from, saved, saving.settings)
         known = {field.name for field in fields(Progress)}
         stored = checkpoint.read_progress(self.resume_from)
-        return Progress(**{name: value for name, value in stored.items() if name in known})
+        progress = Progress(**{name: value for name, value in stored.items() if name in known})
+        changed = resume.changes(saved["versions"], saving.versions)
+        if changed:
+            told = ", ".join(f"{name} {before} is now {now}" for name, (before, now) in changed.items())
+            message = f"Resumed at step {progress.step}, but not exact to the bit: {told}."
+            emit("note", level="warning", kind="not_exact", message=message, data={"changed": changed})
+            progress.drift = [*progress.drift, message]
+        return progress
 
-    def _build(self, emit: Emit) -> SftEngine:
+    def _build(self, emit: Emit, saved: Mapping[str, str]) -> SftEngine:
         request, prepared = self.request, Path(self.request.prepared_dir)
         model, self.unquantized = bases.load_model(
             request.base,
@@ -185,6 +181,7 @@ class Run:
             device=request.device,
             out_dir=self.out,
             run_name=request.job,
+            fresh_optimizer="optimizer" in saved and saved["optimizer"] != self.recipe.optimizer,
         )
 
     def _write_adapter(self) -> Path:
@@ -203,49 +200,5 @@ class Run:
         return final
 
     def _warnings(self) -> list[str]:
-        if not self.unquantized:
-            return []
-        return [f"{len(self.unquantized)} layers stayed unquantized: their shapes do not fit the 4-bit kernels."]
-
-
-def run_settings(request: TrainRequest, recipe: ResolvedRecipe, facts: PrepareResult, steps: int) -> dict[str, Any]:
-    """What shapes a run: two runs with equal settings take the same steps. A checkpoint carries it (checkpoint.py)."""
-    prepared = Path(request.prepared_dir)
-    held_out = next(iter(facts.eval_rows), None)
-    files = [prepared / f"train.{part}.npy" for part in ("tokens", "mask", "offsets")]
-    files += [prepared / f"eval.{held_out}.{part}.npy" for part in ("tokens", "mask", "offsets") if held_out]
-    digest = hashlib.sha256("".join(file_sha256(path) for path in files if path.is_file()).encode())
-    return {
-        "base": {"name": request.base.name, "revision": request.base.revision},
-        "data_sha256": digest.hexdigest(),
-        "planned_steps": steps,
-        "recipe": recipe.model_dump(mode="json", exclude=VOLATILE),
-        "seed": request.seed,
-    }
-
-
-@contextmanager
-def explained(request: TrainRequest) -> Generator[None]:
-    """Memory and space errors of torch, safetensors and Python as ours."""
-    out = Path(request.out_dir)
-    out.mkdir(parents=True, exist_ok=True)
-    try:
-        with checkpoint.room(out, 0):
-            yield
-    except MemoryError as error:
-        raise _out_of_memory(request, "the machine's memory") from error
-    except RuntimeError as error:
-        text = str(error)
-        if type(error).__name__ == "OutOfMemoryError" or "out of memory" in text or "can't allocate memory" in text:
-            raise _out_of_memory(request, text.splitlines()[0]) from error
-        raise
-
-
-def _out_of_memory(request: TrainRequest, detail: str) -> OutOfMemoryError:
-    recipe = request.resolved or request.recipe
-    return OutOfMemoryError(
-        f"The {request.device} device ran out of memory (micro_batch {recipe.micro_batch}, max_length "
-        f"{recipe.max_length}): {detail}",
-        hint="Halve micro_batch and double accumulation (the result stays the same), set gradient_checkpointing to "
-        "true, or lower max_length.",
-    )
+        kept = f"{len(self.unquantized)} layers stayed unquantized: their shapes do not fit the 4-bit kernels."
+        return [*self.course.progress.drift, *([kept] if self.unquantized else [])]

@@ -15,6 +15,7 @@ What is ours and why:
 
 import importlib.util
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +23,21 @@ import torch
 from datasets import Dataset
 from peft import PeftModel
 from torch.utils.data import DataLoader
-from transformers import PreTrainedTokenizerBase, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import (
+    PreTrainedTokenizerBase,
+    StoppingCriteria,
+    StoppingCriteriaList,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
 from transformers.trainer_callback import PrinterCallback
 from trl.trainer.sft_config import SFTConfig
 from trl.trainer.sft_trainer import SFTTrainer
 
 from ..settings.errors import SettingsError, UnavailableError
+from ..settings.failpoints import hit
 from . import device as devices
 from . import lora
 from .batches import Batches, isolated
@@ -58,6 +68,7 @@ class SftEngine:
         device: ``cpu`` or ``cuda``.
         out_dir: The attempt's folder.
         run_name: The run's name in trackers.
+        fresh_optimizer: Leave the optimizer's state of a checkpoint aside: it is another optimizer's.
     """
 
     def __init__(
@@ -74,6 +85,7 @@ class SftEngine:
         device: str,
         out_dir: Path,
         run_name: str,
+        fresh_optimizer: bool = False,
     ) -> None:
         self.model, self.tokenizer, self.recipe, self.device = model, tokenizer, recipe, device
         self._eval_set, self._prompts = eval_set, prompts[:SAMPLES]
@@ -91,11 +103,13 @@ class SftEngine:
         _point_trackers(recipe, out_dir, run_name)
         args = _arguments(recipe, planned_steps=planned_steps, seed=seed, device=device, out_dir=out_dir, name=run_name)
         self._trainer = _Trainer(self.batches, self.model, args, tokenizer)
+        self._trainer.fresh_optimizer = fresh_optimizer
+        self._course: Course | None = None
 
     def run(self, course: Course, resume_from: Path | None) -> None:
         """Train until the course ends; the course is asked at each step boundary."""
         callback = _Boundary(course, self._trainer, self.batches)
-        self._trainer.course = course
+        self._trainer.course = self._course = course
         self._trainer.add_callback(callback)
         if resume_from is not None and (resume_from / BEST).is_file():
             self._best = lora.read_state(resume_from / BEST)
@@ -119,6 +133,7 @@ class SftEngine:
             self.recipe.micro_batch,
             self.batches.pad_id,
             self.device,
+            progress=self._evaluated,
         )
         self._trainer.track({"eval_loss": loss})
         return loss
@@ -151,6 +166,10 @@ class SftEngine:
         """Of the GPU; None on a CPU."""
         return devices.in_use(self.device)
 
+    def _evaluated(self, done: int, total: int) -> None:
+        if self._course is not None:
+            self._course.evaluated(done, total)
+
     def _answer(self, prompt_tokens: list[int]) -> str:
         prompt = torch.tensor([prompt_tokens], device=self.device)
         # the base's own sampling settings (temperature, top_p) would only warn: this is greedy
@@ -164,6 +183,7 @@ class SftEngine:
             top_k=None,
             pad_token_id=self.batches.pad_id,
             use_cache=True,
+            stopping_criteria=StoppingCriteriaList([_EachToken(self._evaluated)]),
         )
         return str(self.tokenizer.decode(output[0, len(prompt_tokens) :], skip_special_tokens=True))
 
@@ -178,6 +198,19 @@ class SftEngine:
             )
 
 
+class _EachToken(StoppingCriteria):
+    """Stops nothing by itself; it lets the course know of each token of an answer."""
+
+    def __init__(self, tell: Callable[[int, int], None]) -> None:
+        self._tell, self._tokens = tell, 0
+
+    def __call__(self, input_ids: torch.Tensor, scores: Any, **_: Any) -> torch.Tensor:
+        del scores
+        self._tokens += 1
+        self._tell(self._tokens, SAMPLE_TOKENS)
+        return torch.zeros(len(input_ids), dtype=torch.bool, device=input_ids.device)
+
+
 class _NothingToDo(Exception):  # noqa: N818  (no error: the way out of Trainer.train before its first step)
     pass
 
@@ -187,6 +220,7 @@ class _Trainer(SFTTrainer):
 
     course: Course
     model: PeftModel
+    fresh_optimizer = False
 
     def __init__(self, batches: Batches, model: PeftModel, args: SFTConfig, tokenizer: PreTrainedTokenizerBase) -> None:
         self.batches = batches
@@ -206,6 +240,7 @@ class _Trainer(SFTTrainer):
         self.window_tokens = 0
         self.last = Step(0, 0.0, 0.0, 0.0, 0.0, 0)
         self._window_loss: torch.Tensor | float = 0.0
+        self._passes = 0
 
     def get_train_dataloader(self) -> DataLoader:
         # a generator of its own: a loader without one draws its seed from the global random state at each epoch
@@ -224,7 +259,10 @@ class _Trainer(SFTTrainer):
         num_items_in_batch: Any = None,
     ) -> Any:
         del return_outputs  # only transformers' evaluation asks for them
+        hit("step.forward", self.args.per_device_train_batch_size)
         loss = summed_loss(model, inputs) / num_items_in_batch
+        self._passes += 1
+        self.course.passed(self._passes, self.args.gradient_accumulation_steps)
         self._window_loss = self._window_loss + loss.detach()
         return loss
 
@@ -242,7 +280,7 @@ class _Trainer(SFTTrainer):
         """The one read from the device per optimizer step, before the update."""
         loss = torch.as_tensor(self._window_loss, dtype=torch.float32, device=self.args.device)
         loss_value, norm_value = torch.stack([loss, torch.as_tensor(norm).to(loss)]).tolist()
-        self._window_loss = 0.0
+        self._window_loss, self._passes = 0.0, 0
         learning_rate = float(self._get_learning_rate())
         number = self.state.global_step + 1
         scaler = getattr(self.accelerator, "scaler", None)
@@ -269,6 +307,13 @@ class _Trainer(SFTTrainer):
         self._save_scaler(str(folder))
         self._save_rng_state(str(folder))
         self.state.save_to_json(str(folder / "trainer_state.json"))
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        if not self.fresh_optimizer or checkpoint is None:
+            super()._load_optimizer_and_scheduler(checkpoint)
+            return
+        schedule = torch.load(Path(checkpoint) / "scheduler.pt", map_location="cpu", weights_only=True)
+        self.lr_scheduler.load_state_dict(schedule)  # pyright: ignore[reportOptionalMemberAccess]  (made just before)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         del model

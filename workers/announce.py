@@ -11,8 +11,6 @@ from typing import Any
 
 from celery import signature
 from celery.app.task import Context
-from kombu.exceptions import OperationalError
-from redis.exceptions import RedisError
 
 from ..models import transitions
 from ..models.database import Database
@@ -20,17 +18,22 @@ from ..models.states import Status
 from ..models.tables import Job
 from ..settings import errors
 from ..settings.failpoints import hit
+from . import sending
 from .celery import app
 
 logger = logging.getLogger(__name__)
 
 CLAIM_S = 30.0
-UNREACHABLE = (OperationalError, RedisError, OSError)
-"""What a broker or result backend raises that cannot be reached."""
+ANNOUNCE_S = 10.0
 
 
-def announce(database: Database, job_id: str) -> bool:
+def announce(database: Database, job_id: str, *, within_s: float = ANNOUNCE_S) -> bool:
     """Announce the end of a job, once.
+
+    Args:
+        database: The record.
+        job_id: A job that ended.
+        within_s: Seconds that the caller waits for the broker.
 
     Returns:
         Whether this call did it; False where another one does, or the broker cannot be reached (the tick tries again).
@@ -42,15 +45,14 @@ def announce(database: Database, job_id: str) -> bool:
         assert job is not None  # noqa: S101  (its outbox row refers to it)
         session.expunge(job)
     hit("announce.claimed")
-    try:
+
+    def tell() -> None:
         _tell(job)
-    except UNREACHABLE as error:
-        logger.warning("job %s: its end could not be announced yet (%s)", job_id, error)
-        return False
-    hit("announce.told")
-    with database.transaction() as session:
-        transitions.announce_done(session, job_id)
-    return True
+        hit("announce.told")
+        with database.transaction() as session:
+            transitions.announce_done(session, job_id)
+
+    return sending.attempt(tell, f"the end of job {job_id}", within_s=within_s)
 
 
 def progress(job_id: str, facts: dict[str, Any]) -> None:

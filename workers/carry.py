@@ -1,4 +1,4 @@
-"""Carries one stage of a job: claim, work under a lease, hand on; and every other way it can end.
+"""Carries one stage of a job: claim, work under a lease, and the ending that follows (``endings``).
 
 The claim is a compare-and-set on (job, attempt, stage), so a duplicate or late message does nothing. What the work
 returns becomes the job's by one guarded update; a worker that was fenced meanwhile changes nothing.
@@ -6,7 +6,6 @@ returns becomes the job's by one guarded update; a worker that was fenced meanwh
 
 import logging
 import os
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -16,27 +15,24 @@ from sqlalchemy.orm import Session
 
 from ..models import transitions
 from ..models.database import Database, get_database
+from ..models.registry import obstacle
 from ..models.spec import JobSpec
 from ..models.states import Reason, Stage, Status
-from ..models.tables import Job
-from ..scheduling.retry import rule_of, tried_enough
-from ..settings.errors import CeloraError, UnavailableError
+from ..models.tables import Job, Worker
 from ..settings.failpoints import hit
 from ..settings.gpus import gpu_catalogue
 from ..settings.secrets import Secrets
 from ..settings.settings import Settings, get_settings
-from . import announce, queues
+from . import endings, queues, sending
 from .celery import app
 from .lease import Lease
 from .markers import Markers
 from .options import pinned_device
 from .places import Places
 from .progress import Progress
-from .supervisor import Cancelled, Drained, Lost, TrainerError, supervise
+from .supervisor import Cancelled, Drained, Limits, Lost, supervise
 
 logger = logging.getLogger(__name__)
-
-SETTLE_S = 3.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,6 +87,7 @@ class Held:
         try:
             return supervise(
                 request,
+                limits=limits_of(self.job, self.spec, self.settings),
                 log=self.places.log(self.job.stage),
                 environment=secrets_for(self.settings, self.spec),
                 lease=self.lease,
@@ -125,7 +122,8 @@ def carry(request: Any, stage: Stage, job_id: str, attempt: int, work: Work) -> 
     settings, database, worker_id = get_settings(), get_database(), str(request.hostname)
     job = _claim(stage, job_id, attempt, worker_id)
     if job is None:
-        logger.info("job %s: a message for %s of attempt %d is stale; nothing done", job_id, stage, attempt)
+        logger.info("job %s: a message for %s of attempt %d is not for us; nothing done", job_id, stage, attempt)
+        poke()
         raise _cut(request)
     hit("claim.committed")
     held = Held(
@@ -141,19 +139,19 @@ def carry(request: Any, stage: Stage, job_id: str, attempt: int, work: Work) -> 
             hit("work.begin")
             values = work(held)
             hit("work.end")
-            if not _advance(held, stage, worker_id, values):
+            if not endings.advance(held, values):
                 raise Lost  # noqa: TRY301  (one place says what follows)
     except Drained as ending:
-        _release(held, worker_id, Reason.PREEMPTED, resume_step=ending.step)
+        endings.release(held, Reason.PREEMPTED, resume_step=ending.step)
         raise _cut(request) from None
     except Cancelled:
-        _cancelled(held, worker_id, request)
+        endings.cancelled(held, request)
         raise _cut(request) from None
     except Lost:
         logger.warning("job %s: attempt %d belongs to another worker now; left alone", job_id, attempt)
         raise _cut(request) from None
     except Exception as error:
-        _failed(held, stage, worker_id, error)
+        endings.failed(held, error)
         request.chain = None
         raise
     finally:
@@ -191,6 +189,19 @@ def carry_again(request: Any, job_id: str, work: Work) -> dict[str, Any]:
     return {"job": job_id, "stage": str(Stage.EVALUATE), "attempt": job.attempt}
 
 
+def limits_of(job: Job, spec: JobSpec, settings: Settings) -> Limits:
+    """How long this run may take: what is left of the job's training time, or the stage's own limit."""
+    limits: list[tuple[float, str]] = []
+    if spec.stage_time_limit_minutes is not None:
+        minutes = spec.stage_time_limit_minutes
+        limits.append((minutes * 60, f"the {minutes:g} min that a stage may take (stage_time_limit_minutes)"))
+    if spec.time_limit_minutes is not None and job.stage is Stage.TRAIN:
+        left_s = max(0.0, spec.time_limit_minutes * 60 - job.train_s)
+        limits.append((left_s, f"its {spec.time_limit_minutes:g} min of training (time_limit_minutes)"))
+    runs_s, words = min(limits, default=(None, ""))
+    return Limits(runs_s=runs_s, words=words, stall_s=settings.stall_minutes * 60)
+
+
 def secrets_for(settings: Settings, spec: JobSpec) -> dict[str, str]:
     """The environment variables that a trainer of this job gets: only the secrets that it can need."""
     names = ["HF_TOKEN", *(["WANDB_API_KEY"] if "wandb" in spec.report_to else [])]
@@ -201,15 +212,19 @@ def secrets_for(settings: Settings, spec: JobSpec) -> dict[str, str]:
 
 def poke() -> None:
     """Ask for a scheduling round now; the timer brings one anyway where the broker cannot be reached."""
-    try:
+
+    def send() -> None:
         app.send_task("celora.tick", queue=queues.ENTRY, expires=60, retry=False, ignore_result=True)
-    except announce.UNREACHABLE as error:
-        logger.info("no scheduling round could be asked for (%s); the timer will", error)
+
+    sending.attempt(send, "a scheduling round")
 
 
 def _claim(stage: Stage, job_id: str, attempt: int, worker_id: str) -> Job | None:
     pinned = pinned_device() if stage.on_gpu else None
     with get_database().transaction() as session:
+        if why := _obstacle(session, stage, worker_id):
+            transitions.hand_back(session, job_id, attempt, stage, f"{worker_id} is {why}")
+            return None
         job = transitions.claim(
             session,
             job_id,
@@ -227,103 +242,10 @@ def _claim(stage: Stage, job_id: str, attempt: int, worker_id: str) -> Job | Non
         return job
 
 
-def _settle(held: Held, change: Callable[[Session], bool]) -> bool:
-    """Write down how a stage ended, waiting for the record where it is away.
-
-    What was done stays valid for as long as nobody else claims the job, so the wait has no limit of its own; a worker
-    that has to leave gives up, and the reaper takes over.
-    """
-    while True:
-        try:
-            with held.database.transaction() as session:
-                changed = change(session)
-                hit("ending.written")
-            hit("ending.committed")
-        except UnavailableError as error:
-            if held.draining():
-                raise Lost from error
-            logger.warning("job %s: the record is away (%s); its end is told when it is back", held.job.id, error)
-            time.sleep(SETTLE_S)
-        else:
-            return changed
-
-
-def _advance(held: Held, stage: Stage, worker_id: str, values: dict[str, Any]) -> bool:
-    def change(session: Session) -> bool:
-        return transitions.advance(
-            session,
-            held.job.id,
-            held.job.attempt,
-            stage,
-            worker_id=worker_id,
-            values=values,
-            price_per_hour=held.price_per_hour,
-        )
-
-    return _settle(held, change)
-
-
-def _release(held: Held, worker_id: str, reason: Reason, **facts: Any) -> None:
-    def change(session: Session) -> bool:
-        return transitions.release(
-            session,
-            held.job.id,
-            held.job.attempt,
-            worker_id=worker_id,
-            reason=reason,
-            price_per_hour=held.price_per_hour,
-            **facts,
-        )
-
-    _settle(held, change)
-
-
-def _cancelled(held: Held, worker_id: str, request: Any) -> None:
-    def change(session: Session) -> bool:
-        return transitions.cancelled(
-            session, held.job.id, held.job.attempt, worker_id, price_per_hour=held.price_per_hour
-        )
-
-    if not _settle(held, change):
-        return
-    announce.announce(held.database, held.job.id)
-    try:
-        app.backend.mark_as_revoked(request.id, "cancelled", request=None)
-    except announce.UNREACHABLE as error:
-        logger.info("job %s: Flower cannot be shown the end of its stage (%s)", held.job.id, error)
-
-
-def _failed(held: Held, stage: Stage, worker_id: str, error: Exception) -> None:
-    facts = _facts(error, stage)
-    rule = rule_of(facts["code"])
-    facts["hint"] = facts["hint"] or rule.advice
-    again = rule.again and not tried_enough(held.job.stale_attempts, held.settings.max_attempts)
-    if again:
-        _release(held, worker_id, Reason.RETRYING, error=facts)
-        return
-
-    def change(session: Session) -> bool:
-        return transitions.fail(
-            session,
-            held.job.id,
-            held.job.attempt,
-            worker_id=worker_id,
-            error=facts,
-            price_per_hour=held.price_per_hour,
-        )
-
-    if _settle(held, change):
-        announce.announce(held.database, held.job.id)
-
-
-def _facts(error: Exception, stage: Stage) -> dict[str, Any]:
-    if isinstance(error, TrainerError):
-        return {"code": "internal", "message": "", "hint": "", **error.error, "stage": str(stage)}
-    if isinstance(error, CeloraError):
-        return {"code": error.code, "message": error.message, "hint": error.hint, "stage": str(stage), "log_tail": ""}
-    logger.error("stage %s failed in the worker itself", stage, exc_info=error)
-    message = f"{type(error).__name__}: {error}".splitlines()[0]
-    return {"code": "internal", "message": message, "hint": "", "stage": str(stage), "log_tail": ""}
+def _obstacle(session: Session, stage: Stage, worker_id: str) -> str:
+    """Why this worker takes no job on now; one that the record does not know takes what comes."""
+    row = session.get(Worker, worker_id) if stage.on_gpu else None
+    return obstacle(row, get_settings().foreign_memory_bytes) if row is not None else ""
 
 
 def _after(held: Held) -> None:

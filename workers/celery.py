@@ -34,6 +34,10 @@ def configuration(settings: Settings) -> dict[str, Any]:
             "unacked_mutex_key": "celora.unacked_mutex",
             "unacked_restore_interval": 10,
             "unacked_restore_throttle": 1,
+            "max_retries": 1,  # of a connection that is needed at once: kombu's own sleeps 2 s and 4 s between tries
+            "interval_start": 0,
+            "interval_step": 0.2,
+            "interval_max": 0.5,
             "socket_timeout": 5,
             "socket_connect_timeout": 2,
             "socket_keepalive": True,

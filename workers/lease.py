@@ -36,7 +36,8 @@ class Lease:
     ) -> None:
         self.job_id, self.attempt, self.worker_id = job_id, attempt, worker_id
         self._database, self._lease_s, self._heartbeat_s = database, lease_s, heartbeat_s
-        self._stop, self._lost, self._cancel = threading.Event(), threading.Event(), threading.Event()
+        self._stop, self._lost = threading.Event(), threading.Event()
+        self._cancel, self._pause = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._keep, name=f"lease-{job_id}", daemon=True)
 
     @property
@@ -48,6 +49,11 @@ class Lease:
     def cancel_requested(self) -> bool:
         """Whether a person asked for the job's end."""
         return self._cancel.is_set()
+
+    @property
+    def pause_requested(self) -> bool:
+        """Whether a person asked that the job stops for now."""
+        return self._pause.is_set()
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -76,5 +82,7 @@ class Lease:
         hit("lease.renewed")
         if answer == "cancel":
             self._cancel.set()
+        elif answer == "pause":
+            self._pause.set()
         elif answer == "lost":
             self._lost.set()

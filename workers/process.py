@@ -22,6 +22,8 @@ from pydantic import BaseModel
 logger = logging.getLogger(__name__)
 
 LOG_TAIL_LINES = 40
+PROGRAM = ("-m", "celora.tuning.trainer")
+"""What Python is given to run as the trainer."""
 
 
 class TrainerProcess:
@@ -40,7 +42,7 @@ class TrainerProcess:
         threads: int = getattr(request, "threads", 0)
         with log.open("ab") as output:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "celora.tuning.trainer", "--events-fd", str(theirs)],
+                [sys.executable, *PROGRAM, "--events-fd", str(theirs)],
                 stdin=subprocess.PIPE,
                 stdout=output,
                 stderr=subprocess.STDOUT,
@@ -76,6 +78,11 @@ class TrainerProcess:
         """Ask it to checkpoint at the next step boundary and leave."""
         if self.returncode is None:
             self._process.send_signal(signal.SIGTERM)
+
+    def dump_stacks(self) -> None:
+        """Have it write the stacks of all its threads to the job's log (SIGUSR1), whatever it hangs in."""
+        if self.returncode is None:
+            self._process.send_signal(signal.SIGUSR1)
 
     def kill(self) -> None:
         """End it and everything that it started, at once, and wait until the group is gone."""

@@ -1,18 +1,25 @@
-"""Turns a trainer's events into rows, at most one write a second, and keeps them while the database is away."""
+"""Turns a trainer's events into rows, at most one write a second, and keeps them while the database is away.
+
+A thread does it, in the order of the events: whoever supervises the trainer must see a cancel, a drain or a lost lease
+also while a checkpoint is being uploaded or a database does not answer.
+"""
 
 import logging
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.orm import Session
 
 from ..models import transitions
 from ..settings.errors import StorageError, UnavailableError
 from ..settings.failpoints import hit
 from ..storage.manifest import MANIFEST, file_sha256
-from . import announce
+from . import announce, sending
 
 if TYPE_CHECKING:
     from .carry import Held
@@ -20,7 +27,11 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 WRITE_S = 1.0
-BUFFERED_POINTS = 10_000
+BUFFERED = 10_000
+POLL_S = 0.2
+SETTLE_S = 3.0
+Event = dict[str, Any]
+Entry = Callable[[Session], object]
 SHOWN = ("step", "steps", "loss", "learning_rate", "tokens_per_s", "eta_s", "epoch")
 
 
@@ -33,11 +44,14 @@ class Progress:
 
     def __init__(self, held: "Held") -> None:
         self._held = held
+        self._taken: SimpleQueue[Event | None] = SimpleQueue()
+        self._thread: threading.Thread | None = None
+        self._error: Exception | None = None
         self._points: list[dict[str, Any]] = []
-        self._events: list[tuple[str, str, str, dict[str, Any]]] = []
+        self._entries: list[Entry] = []
+        self._checkpoints: list[Entry] = []
         self._fields: dict[str, Any] = {}
         self._written_at = 0.0
-        self._backend_away_until = 0.0
         self._first = True
         self._takers: dict[str, Callable[[dict[str, Any]], bool]] = {
             "phase": self._phase,
@@ -50,19 +64,66 @@ class Progress:
             "receipt": self._receipt,
         }
 
-    def take(self, event: dict[str, Any]) -> None:
-        """Record one event; what cannot be written now is kept for the next."""
+    def take(self, event: Event) -> None:
+        """Take one event; it is recorded soon, and kept while the record is away.
+
+        Raises:
+            CeloraError: An earlier event could not be dealt with.
+        """
+        if self._error is not None:
+            raise self._error
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._work, name=f"progress-{self._held.job.id}", daemon=True)
+            self._thread.start()
+        self._taken.put(event)
+
+    def flush(self) -> None:
+        """Record what is left, waiting for a record that is away: first what was done, then how it ended.
+
+        A worker that lost the job does not wait, and one that has to leave waits as long as it can.
+        """
+        if self._thread is None:
+            return
+        self._taken.put(None)
+        while self._thread.is_alive():
+            self._thread.join(timeout=POLL_S)
+            if self._held.lease.lost:
+                return
+        if self._error is not None:
+            raise self._error
+
+    def _work(self) -> None:
+        try:
+            while (event := self._next()) is not None:
+                self._record(event)
+            while self._pending and not self._write():
+                if self._held.draining():
+                    logger.warning("job %s: what its trainer told last is lost with the record", self._held.job.id)
+                    return
+                time.sleep(SETTLE_S)
+        except Exception as error:  # noqa: BLE001  (raised where the trainer is supervised)
+            self._error = error
+
+    def _next(self) -> Event | None:
+        """The next event; None is the end. What was kept for company is written when none comes for a while."""
+        while True:
+            try:
+                return self._taken.get(timeout=WRITE_S)
+            except Empty:
+                if self._pending:
+                    self._write()
+
+    @property
+    def _pending(self) -> bool:
+        return bool(self._points or self._entries or self._fields)
+
+    def _record(self, event: Event) -> None:
         taker = self._takers.get(str(event["event"]))
         if taker is None:
             logger.warning("job %s: the trainer sent an event that is not known here: %s", self._held.job.id, event)
             return
         at_once = taker({key: value for key, value in event.items() if key not in ("v", "event", "job", "attempt")})
         if at_once or time.monotonic() - self._written_at >= WRITE_S:
-            self._write()
-
-    def flush(self) -> None:
-        """Write what has not been written yet."""
-        if self._points or self._events or self._fields:
             self._write()
 
     def _phase(self, facts: dict[str, Any]) -> bool:
@@ -119,67 +180,79 @@ class Progress:
         self._write()
         hit("checkpoint.uploading")
         try:
+            manifest_sha256 = file_sha256(folder / MANIFEST)
             uri = self._held.places.upload("checkpoints", folder.name)
-        except StorageError as error:
+        except (StorageError, FileNotFoundError) as error:  # storage away, or so slow that the trainer pruned it before
             self._event("warning", "checkpoint_missed", f"step {facts['step']}: {error}", {})
             return True
         hit("checkpoint.uploaded")
-        self._store_checkpoint(facts, uri)
-        hit("checkpoint.recorded")
+        self._checkpoint_row(facts, uri, manifest_sha256)
+        if self._write():
+            hit("checkpoint.recorded")
         return False
 
     def _receipt(self, facts: dict[str, Any]) -> bool:
         self._held.places.keep_receipt(facts["receipt"])
         return False
 
-    def _store_checkpoint(self, facts: dict[str, Any], uri: str) -> None:
-        job, lease = self._held.job, self._held.lease
-        try:
-            with self._held.database.transaction() as session:
-                transitions.checkpoint(
-                    session,
-                    job.id,
-                    job.attempt,
-                    lease.worker_id,
-                    step=facts["step"],
-                    uri=uri,
-                    size_bytes=facts.get("size_bytes", 0),
-                    manifest_sha256=file_sha256(Path(facts["path"]) / MANIFEST),
-                )
-        except (SQLAlchemyError, UnavailableError) as error:
-            logger.warning("job %s: checkpoint %s is not in the record yet (%s)", job.id, uri, error)
+    def _checkpoint_row(self, facts: dict[str, Any], uri: str, manifest_sha256: str) -> None:
+        job, worker_id = self._held.job, self._held.lease.worker_id
+
+        def record(session: Session) -> None:
+            transitions.checkpoint(
+                session,
+                job.id,
+                job.attempt,
+                worker_id,
+                step=facts["step"],
+                uri=uri,
+                size_bytes=facts.get("size_bytes", 0),
+                manifest_sha256=manifest_sha256,
+            )
+
+        self._checkpoints.append(record)
+        self._entries.append(record)
 
     def _event(self, level: str, kind: str, message: str, data: dict[str, Any]) -> None:
-        self._events.append((level, kind, message, data))
+        job = self._held.job
+        self._entries.append(
+            lambda session: transitions.event(session, job.id, job.attempt, level, kind, message, data)
+        )
 
-    def _write(self) -> None:
+    def _write(self) -> bool:
+        """Write all that is kept; False if the record is away, and it is kept still."""
         job, lease = self._held.job, self._held.lease
+        self._written_at = time.monotonic()
         try:
             with self._held.database.transaction() as session:
                 ours = transitions.progress(session, job.id, job.attempt, lease.worker_id, self._fields)
                 if ours:
                     transitions.metric_points(session, job.id, job.attempt, lease.worker_id, self._points)
-                    for level, kind, message, data in self._events:
-                        transitions.event(session, job.id, job.attempt, level, kind, message, data)
+                    for entry in self._entries:
+                        entry(session)
                 hit("progress.written")
-        except (SQLAlchemyError, UnavailableError) as error:
+        except UnavailableError as error:
             logger.warning("job %s: the record is away (%s); its events are kept", job.id, error)
-            self._points = self._points[-BUFFERED_POINTS:]
-            return
+            self._bound()
+            return False
+        except SQLAlchemyError:
+            logger.exception("job %s: the record refuses what its trainer told; that is left out", job.id)
+            ours = False
         hit("progress.committed")
         shown = self._fields
-        self._points, self._events, self._fields = [], [], {}
-        self._written_at = time.monotonic()
+        self._points, self._entries, self._checkpoints, self._fields = [], [], [], {}
         if ours and shown:
             self._show(shown)
+        return True
+
+    def _bound(self) -> None:
+        """Keep a long outage from filling the memory: the newest stays, and every checkpoint."""
+        self._points = self._points[-BUFFERED:]
+        if len(self._entries) > BUFFERED:
+            older = [entry for entry in self._entries[:-BUFFERED] if entry in self._checkpoints]
+            self._entries = older + self._entries[-BUFFERED:]
 
     def _show(self, fields: dict[str, Any]) -> None:
-        if time.monotonic() < self._backend_away_until:
-            return
         progress: dict[str, Any] = fields.get("progress") or {}
         facts = {"stage": self._held.job.stage, **{key: progress[key] for key in SHOWN if key in progress}}
-        try:
-            announce.progress(self._held.job.id, facts)
-        except announce.UNREACHABLE as error:
-            logger.info("job %s: its progress cannot be shown to its caller (%s)", self._held.job.id, error)
-            self._backend_away_until = time.monotonic() + 30
+        sending.attempt(lambda: announce.progress(self._held.job.id, facts), f"progress of job {self._held.job.id}")

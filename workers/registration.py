@@ -28,7 +28,8 @@ from ..models.database import get_database
 from ..settings.errors import CeloraError, SettingsError, UnavailableError
 from ..settings.gpus import gpu_catalogue
 from ..settings.settings import get_settings
-from . import queues
+from . import hearing, queues
+from .carry import poke
 from .gpu import device
 from .markers import Markers
 from .options import pinned_device
@@ -36,6 +37,7 @@ from .options import pinned_device
 logger = logging.getLogger(__name__)
 
 REPORTED = ("celora", "celery", "kombu", "torch", "transformers", "peft", "trl", "bitsandbytes")
+RETRY_S = 5.0
 _registered, _stop = threading.Event(), threading.Event()
 
 
@@ -94,12 +96,10 @@ def _child(**_: Any) -> None:
 
 @worker_ready.connect
 def _register(sender: Any, **_: Any) -> None:
-    worker_id = str(sender.hostname)
-    with get_database().transaction() as session:
-        transitions.register(session, worker_id, **_facts(sender))
-    _registered.set()
-    threading.Thread(target=_be_seen, args=(worker_id,), name="be-seen", daemon=True).start()
-    sender.app.send_task("celora.tick", queue=queues.ENTRY, expires=60, ignore_result=True)
+    """Be seen in the record from now on, and hear; neither waits for a database that is away just now."""
+    facts = _facts(sender)
+    threading.Thread(target=_be_seen, args=(str(sender.hostname), facts), name="be-seen", daemon=True).start()
+    hearing.watch(sender.app, facts["queues"], get_settings().deaf_after_s, _stop)
 
 
 @worker_shutting_down.connect
@@ -140,14 +140,23 @@ def _leave(sender: Any, **_: Any) -> None:
         logger.warning("the record could not be told that this worker leaves (%s)", error)
 
 
-def _be_seen(worker_id: str) -> None:
-    heartbeat_s = get_settings().heartbeat_s
-    while not _stop.wait(heartbeat_s):
+def _be_seen(worker_id: str, facts: dict[str, Any]) -> None:
+    """Register, then give signs of life; a record that lost the worker's row (restored, say) gets it again."""
+    pause_s, heartbeat_s = 0.0, get_settings().heartbeat_s
+    while not _stop.wait(pause_s):
+        pause_s = heartbeat_s
         try:
             with get_database().transaction() as session:
-                transitions.seen(session, worker_id)
+                known = _registered.is_set() and transitions.seen(session, worker_id)
+                if not known:
+                    transitions.register(session, worker_id, **facts)
         except (SQLAlchemyError, UnavailableError) as error:
             logger.warning("the record cannot be reached (%s); trying again", error)
+            pause_s = min(heartbeat_s, RETRY_S)
+            continue
+        if not known:
+            _registered.set()
+            poke()
 
 
 def _facts(sender: Any) -> dict[str, Any]:

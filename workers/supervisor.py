@@ -11,6 +11,7 @@ import shutil
 import signal
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +22,30 @@ from ..tuning.limits import leftovers
 from ..tuning.protocol import PrepareRequest
 from .lease import Lease
 from .process import TrainerProcess, log_tail
+from .pulse import DUMP_S, Pulse, oom_kills
 
 logger = logging.getLogger(__name__)
 
 POLL_S = 0.2
 Handler = Callable[[dict[str, Any]], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """What a run may take.
+
+    Attributes:
+        runs_s: Seconds until it is stopped at a step boundary; None: no limit.
+        words: That limit, as it is to be told.
+        stall_s: Seconds without progress until it counts as stalled, at least; None: never.
+    """
+
+    runs_s: float | None = None
+    words: str = ""
+    stall_s: float | None = None
+
+
+NO_LIMITS = Limits()
 
 
 class Drained(Exception):  # noqa: N818  (an ending, not an error)
@@ -62,6 +82,7 @@ def supervise(
     draining: Callable[[], bool],
     cancelling: Callable[[], bool],
     grace_s: float,
+    limits: Limits = NO_LIMITS,
 ) -> dict[str, Any]:
     """Run one request under a lease and return its result.
 
@@ -74,17 +95,19 @@ def supervise(
         draining: Whether the worker is to leave.
         cancelling: Whether the job is to end, beside the lease's own flag.
         grace_s: Seconds between asking the trainer to leave and killing it.
+        limits: How long it may take, and how long it may be silent.
 
     Raises:
         Drained, Cancelled, Lost, TrainerError: As their docstrings say; the trainer's process group is gone then.
     """
     trainer = TrainerProcess(request, log, environment)
-    watch = _Watch(trainer, lease, draining, cancelling, grace_s)
+    watch = _Watch(trainer, lease, draining, cancelling, grace_s, limits)
     last: dict[str, Any] | None = None
     phase = ""
     try:
         while (events := trainer.events(POLL_S)) is not None:
             for event in events:
+                watch.heard(event)
                 if event["event"] in ("done", "failed", "drained"):
                     last = event
                 else:
@@ -103,18 +126,26 @@ def supervise(
 class _Watch:
     """Decides, at each look, whether the trainer may go on, and at the end how it ended."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0917  (the supervisor's own parts, passed on)
         self,
         trainer: TrainerProcess,
         lease: Lease,
         draining: Callable[[], bool],
         cancelling: Callable[[], bool],
         grace_s: float,
+        limits: Limits,
     ) -> None:
-        self.trainer, self.lease, self.grace_s = trainer, lease, grace_s
+        self.trainer, self.lease, self.grace_s, self.limits = trainer, lease, grace_s, limits
         self._draining, self._cancelling = draining, cancelling
         self._asked: str = ""
         self._deadline: float | None = None
+        self._began = time.monotonic()
+        self._pulse = Pulse(limits.stall_s, self._began)
+        self._silent_s = 0.0
+        self._kills = oom_kills()
+
+    def heard(self, event: dict[str, Any]) -> None:
+        self._pulse.heard(event, time.monotonic())
 
     def look(self) -> None:
         if self.lease.lost:
@@ -123,17 +154,29 @@ class _Watch:
         elif self._deadline is None:
             self._ask()
         elif time.monotonic() > self._deadline:
-            logger.warning("job %s: the trainer outstayed its %.0f s of grace", self.lease.job_id, self.grace_s)
+            logger.warning("job %s: the trainer outstayed its %.0f s of grace", self.lease.job_id, self._grace_s)
             self.trainer.kill()
 
+    @property
+    def _grace_s(self) -> float:
+        return DUMP_S if self._asked == "stalled" else self.grace_s
+
     def _ask(self) -> None:
+        now = time.monotonic()
         if self.lease.cancel_requested or self._cancelling():
             self._asked = "cancel"
-        elif self._draining():
+        elif self.lease.pause_requested or self._draining():
             self._asked = "drain"
+        elif self.limits.runs_s is not None and now - self._began > self.limits.runs_s:
+            self._asked = "time_limit"
+        elif self._pulse.stalled(now):
+            self._asked, self._silent_s = "stalled", self._pulse.silent_s(now)
         if self._asked:
-            self._deadline = time.monotonic() + self.grace_s
-            self.trainer.stop()
+            self._deadline = now + self._grace_s
+            if self._asked == "stalled":
+                self.trainer.dump_stacks()
+            else:
+                self.trainer.stop()
 
     def outcome(self, last: dict[str, Any] | None, code: int, log: Path, phase: str) -> dict[str, Any]:
         if self.lease.lost or self._asked == "lost":
@@ -142,13 +185,35 @@ class _Watch:
             return dict(last["result"])
         if self._asked == "cancel":
             raise Cancelled
-        if last and last["event"] == "drained":
-            raise Drained(last.get("step"))
-        if self._asked == "drain":
-            raise Drained(None)
+        if self._asked == "stalled":
+            raise TrainerError(_stalled(self._silent_s, phase), log_tail(log))
         if last and last["event"] == "failed":
             raise TrainerError(last["error"], log_tail(log))
-        raise TrainerError(_death(code, phase, log_tail(log)), log_tail(log))
+        step = last.get("step") if last and last["event"] == "drained" else None
+        if self._asked == "time_limit":
+            raise TrainerError(_out_of_time(self.limits, step), log_tail(log))
+        if self._asked == "drain" or (last and last["event"] == "drained"):
+            raise Drained(step)
+        tail = log_tail(log)
+        raise TrainerError(_death(code, phase, tail, oom_kills() - self._kills), tail)
+
+
+def _stalled(silent_s: float, phase: str) -> dict[str, Any]:
+    return {
+        "code": "stalled",
+        "message": f"the trainer gave no sign of progress for {silent_s / 60:.1f} min (while it did: "
+        f"{phase or 'start'}); the stacks of all its threads are in the job's log.",
+        "hint": "",
+    }
+
+
+def _out_of_time(limits: Limits, step: int | None) -> dict[str, Any]:
+    reached = f"; its checkpoint of step {step} is kept" if step else ""
+    return {
+        "code": "time_limit",
+        "message": f"the job used up {limits.words or 'its time'}{reached}.",
+        "hint": "",
+    }
 
 
 _LIMITS = {
@@ -161,7 +226,7 @@ _LIMITS = {
 _NO_MEMORY = re.compile(r"memory allocation of \d+ bytes failed|std::bad_alloc|Cannot allocate memory")
 
 
-def _death(code: int, phase: str, tail: str) -> dict[str, Any]:
+def _death(code: int, phase: str, tail: str, oom_kills: int = 0) -> dict[str, Any]:
     if -code in _LIMITS and (code != -signal.SIGABRT or _NO_MEMORY.search(tail)):
         what, advice = _LIMITS[signal.Signals(-code)]
         return {
@@ -169,11 +234,21 @@ def _death(code: int, phase: str, tail: str) -> dict[str, Any]:
             "message": f"the trainer {what} and was ended (while it did: {phase or 'start'}).",
             "hint": f"Split or mend the dataset; {advice}.",
         }
+    if code == -signal.SIGKILL and oom_kills > 0:
+        return {
+            "code": "host_out_of_memory",
+            "message": f"the kernel ended the trainer because the machine ran out of memory (while it did: "
+            f"{phase or 'start'}).",
+            "hint": "",
+        }
     if code < 0:
         return {
             "code": "killed",
             "message": f"the trainer was ended by signal {-code} without a word.",
-            "hint": "Signal 9 mostly means that the machine ran out of memory: look at the kernel's log.",
+            "hint": "Signal 9 without a kill by the kernel's memory limit: somebody ended it, or look at the kernel's "
+            "log."
+            if code == -signal.SIGKILL
+            else "",
         }
     return {
         "code": "internal",

@@ -40,7 +40,7 @@ def _worker() -> list[sa.Column[Any]]:
 
 
 def upgrade() -> None:
-    """Add the columns and the table."""
+    """Add the columns and the tables."""
     for table, columns in (("job", _job()), ("worker", _worker())):
         for column in columns:
             op.add_column(table, column)
@@ -54,10 +54,18 @@ def upgrade() -> None:
         sa.Column("updated_at", sa.DateTime(timezone=True), nullable=False),
         sa.PrimaryKeyConstraint("base", "gpu_type", "max_length", name="pk_safe_batch"),
     )
+    op.create_table(
+        "beacon",
+        sa.Column("name", sa.String(32), nullable=False),
+        sa.Column("seen_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("since", sa.DateTime(timezone=True), nullable=False),
+        sa.PrimaryKeyConstraint("name", name="pk_beacon"),
+    )
 
 
 def downgrade() -> None:
     """Remove them."""
+    op.drop_table("beacon")
     op.drop_table("safe_batch")
     for table, columns in (("worker", _worker()), ("job", _job())):
         for column in reversed(columns):

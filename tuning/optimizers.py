@@ -1,0 +1,80 @@
+# pyright: basic
+# (torch and bitsandbytes ship incomplete types)
+"""Whether an optimizer comes back from a checkpoint as it was; asked of 8-bit ones before a run depends on it.
+
+bitsandbytes' 8-bit optimizers keep quantized moments with scales and code books of their own, and more than one release
+lost some of them between ``state_dict`` and ``load_state_dict``, without a word: the run goes on, and learns
+differently. So each process that is to use one tries it first, on a parameter of a few thousand numbers (some
+milliseconds), on the device and with the libraries that it will train with.
+"""
+
+import io
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+ROWS, COLUMNS = 128, 64
+"""bitsandbytes keeps the moments of parameters below 4096 numbers in 32 bits."""
+
+MakeOptimizer = Callable[[list[torch.nn.Parameter]], torch.optim.Optimizer]
+
+
+def paged_adamw_8bit(parameters: list[torch.nn.Parameter]) -> Any:
+    """The optimizer that transformers makes of the name ``paged_adamw_8bit``."""
+    from bitsandbytes.optim import AdamW  # noqa: PLC0415  (takes a second to import)
+
+    return AdamW(parameters, lr=1e-3, optim_bits=8, is_paged=True)
+
+
+def fault(make: MakeOptimizer, device: str) -> str | None:
+    """Take an optimizer through a checkpoint: two steps, save, load into a new one, one more step with both.
+
+    Args:
+        make: Makes the optimizer for some parameters.
+        device: ``cpu`` or ``cuda``.
+
+    Returns:
+        None where both end with the same numbers; else what went wrong, in words.
+    """
+    try:
+        with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
+            warnings.simplefilter("ignore")  # on a CPU the paged ones say that they are not paged there
+            return _compare(make, device)
+    except Exception as error:  # noqa: BLE001  (whatever it is, this optimizer cannot be relied on here)
+        words = str(error).strip().splitlines()
+        return f"{type(error).__name__}: {words[0] if words else 'no message'}"
+
+
+def _compare(make: MakeOptimizer, device: str) -> str | None:
+    torch.manual_seed(0)
+    gradients = [torch.randn(ROWS, COLUMNS).to(device) for _ in range(3)]
+    kept = torch.nn.Parameter(torch.randn(ROWS, COLUMNS).to(device))
+    optimizer = make([kept])
+    for gradient in gradients[:2]:
+        _step(kept, optimizer, gradient)
+    before = kept.detach().clone()
+    again = torch.nn.Parameter(before.clone())
+    loaded = make([again])
+    loaded.load_state_dict(_through_a_file(optimizer.state_dict(), device))
+    _step(kept, optimizer, gradients[2])
+    _step(again, loaded, gradients[2])
+    if torch.equal(kept, before):
+        return "a step changes nothing"
+    if not torch.equal(kept, again):
+        return f"the step after loading differs by up to {float((kept - again).abs().max().detach()):.2g}"
+    return None
+
+
+def _step(parameter: torch.nn.Parameter, optimizer: Any, gradient: torch.Tensor) -> None:
+    parameter.grad = gradient.clone()
+    optimizer.step()
+
+
+def _through_a_file(state: dict[str, Any], device: str) -> dict[str, Any]:
+    """As a checkpoint keeps it, and as the trainer reads it back."""
+    file = io.BytesIO()
+    torch.save(state, file)
+    file.seek(0)
+    return torch.load(file, map_location=device, weights_only=True)
