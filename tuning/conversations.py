@@ -114,9 +114,10 @@ def read_turns(
 
 def _usual_weight(turn: Any) -> int:
     """The weight of a message of role and words alone, as nearly all are; -1 of any other, which is looked at whole."""
-    if type(turn) is not dict or len(turn) != 2:  # pyright: ignore[reportUnknownArgumentType]  # noqa: PLR2004
+    if not isinstance(turn, dict) or len(cast("Message", turn)) != 2:  # noqa: PLR2004  (role and content)
         return -1
-    words, role = turn.get("content"), turn.get("role")  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
+    given = cast("Message", turn)
+    words, role = given.get("content"), given.get("role")
     if type(words) is not str or not words or words.isspace() or type(role) is not str:
         return -1
     return _USUAL_WEIGHTS.get(role, -1)
@@ -261,10 +262,7 @@ def _arguments(found: object, at: Where, name: str) -> str:
 
 def link(messages: Sequence[Message], at: Where, tools: Sequence[dict[str, Any]]) -> None:
     """Give each call an id and each answer its call, and refuse what does not fit together."""
-    for message in messages:
-        if len(message) != 2 or message["role"] == "tool":  # noqa: PLR2004  (a message that calls or answers has more)
-            break
-    else:
+    if max(map(len, messages), default=0) <= 2:  # noqa: PLR2004  (a message that calls or answers has more keys)
         return
     declared = {tool["function"]["name"] for tool in tools}
     open_calls: dict[str, str] = {}

@@ -1,6 +1,7 @@
 """Reading the fields of a row: each is what it should be, or a fault that names it, its place and what to do."""
 
 from collections import Counter
+from collections.abc import Set as AbstractSet
 from typing import Any, cast
 
 from .faults import Fault, Where
@@ -66,7 +67,7 @@ def kind(value: object) -> str:
     return names.get(type(value), f"a {type(value).__name__}")
 
 
-def count_keys(counts: Counter[str], keys: set[str]) -> None:
+def count_keys(counts: Counter[str], keys: AbstractSet[str]) -> None:
     """Count keys that are not used; a file with a new key in each row does not fill the memory."""
     for key in keys:
         if len(counts) < KEPT_KEYS or key in counts:

@@ -49,7 +49,6 @@ class Notes:
     lines: "array[int]" = field(default_factory=_numbers)
     turns: int = 0
     structured: int = 0
-    answer_characters: int = 0
     labels: Counter[str] | None = field(default_factory=Counter[str])
     sensitive: dict[str, int] = field(default_factory=dict[str, int])
     sensitive_lines: dict[str, list[int]] = field(default_factory=dict[str, list[int]])
@@ -68,17 +67,37 @@ class Notes:
         self.prompts.append(hash((tools, *roles, *normal[:-1])) if len(roles) > 1 else 0)
         self.lines.append(row.line)
         self.turns += roles.count("assistant") - (roles[-1] == "assistant")
-        self.answer_characters += len(answer)
-        self.structured += answer[-1:] in _STRUCTURE_ENDS and _is_structured(answer)
+        self.structured += answer.lstrip()[:1] in ("{", "[") and answer.rstrip()[-1:] in ("}", "]")
         if self.labels is not None:
             self._label(answer)
         if found := find("\n".join(said)):
             self._private(row.line, found)
 
+    def extend(self, other: "Notes") -> None:
+        """Take over the notes of the rows that follow."""
+        for mine, theirs in (
+            (self.exact, other.exact), (self.normal, other.normal), (self.prompts, other.prompts),
+            (self.lines, other.lines),
+        ):  # fmt: skip
+            mine.extend(theirs)
+        self.turns += other.turns
+        self.structured += other.structured
+        if self.labels is not None:
+            self.labels = None if other.labels is None else self.labels + other.labels
+            self._forget_labels()
+        for kind, rows in other.sensitive.items():
+            self.sensitive[kind] = self.sensitive.get(kind, 0) + rows
+            lines = self.sensitive_lines.setdefault(kind, [])
+            lines.extend(other.sensitive_lines[kind][: SHOWN_LINES - len(lines)])
+
     def _label(self, answer: str) -> None:
         assert self.labels is not None  # noqa: S101  (whoever asks has looked)
         self.labels[answer.strip()[: LABEL_CHARACTERS + 1]] += 1
-        if len(self.labels) > MOST_LABELS:
+        self._forget_labels()
+
+    def _forget_labels(self) -> None:
+        """So many different answers are no labels."""
+        if self.labels is not None and len(self.labels) > MOST_LABELS:
             self.labels = None
 
     def _private(self, line: int, found: list[tuple[str, int, int]]) -> None:

@@ -7,7 +7,7 @@ refused. Every bad line of a file is collected; nothing is raised before the who
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from typing import Any
 from ..settings.errors import DataError, SettingsError
 from ..storage.manifest import file_sha256
 from . import preferences
-from .containers import Container, container
+from .containers import Container, Record, container
 from .conversations import chat_row, sharegpt_row
 from .faults import BadLine, BadLines, Fault
 from .fields import count_keys
@@ -158,7 +158,7 @@ class Rows:
         self._names = ColumnNames(columns or {}, KNOWN_KEYS)
         self._formats = _candidates(self._names)
         self._container: Container = container(path)
-        self._by_keys: dict[tuple[str, ...], Format | Fault] = {}
+        self._by_keys: dict[tuple[str, ...], tuple[Format, frozenset[str]] | Fault] = {}
         self._numbers: dict[str, list[int]] = {}
 
     @property
@@ -173,8 +173,13 @@ class Rows:
 
     def examples(self) -> Iterator[Example | BadLine]:
         """Every good row, preferences too, and every bad line."""
+        yield from self.of(self._container)
+        yield from self.finished()
+
+    def of(self, records: Iterable[Record | BadLine]) -> Iterator[Example | BadLine]:
+        """The good rows and bad lines of some records of the file; ``finished`` follows when all were given."""
         data = self.data
-        for record in self._container:
+        for record in records:
             data.lines = self._container.lines
             found = record if isinstance(record, BadLine) else self._example(record.value, record.number)
             if isinstance(found, Fault) and not isinstance(record, BadLine):
@@ -187,22 +192,25 @@ class Rows:
             elif found is not None and not isinstance(found, Fault):
                 data.good += 1
                 yield found
+
+    def finished(self) -> Iterator[BadLine]:
+        """Bring what was found out to its end; the rows of the rarer formats come as bad lines."""
         for bad in self._finished():
-            data.bad.add(bad)
+            self.data.bad.add(bad)
             yield bad
-        data.bad.shown.sort(key=lambda bad: bad.line)
+        self.data.bad.shown.sort(key=lambda bad: bad.line)
 
     def _example(self, given: dict[str, Any], line: int) -> Example | Fault | None:
         """A canonical row; a fault; or None, for a row of another format than the first."""
         data = self.data
         try:
             value = self._names.renamed(given)
-            known = self._recognise(value)
+            known, unused = self._recognise(value)
             data.by_format[known.name] += 1
             numbers = self._numbers.setdefault(known.name, [])
             if len(numbers) < KEPT_LINE_NUMBERS:
                 numbers.append(line)
-            if unused := value.keys() - known.required - known.optional:
+            if unused:
                 count_keys(data.ignored_keys, unused)
             found = known.convert(value, line, data.ignored_keys)
         except Fault as fault:
@@ -213,12 +221,14 @@ class Rows:
             data.labels[found.label] += 1
         return found
 
-    def _recognise(self, value: dict[str, Any]) -> Format:
+    def _recognise(self, value: dict[str, Any]) -> tuple[Format, frozenset[str]]:
+        """A row's format, and its keys that the format does not know."""
         keys = tuple(value)
         known = self._by_keys.get(keys)
         if known is None:
             try:
-                known = recognise(value, self._formats)
+                form = recognise(value, self._formats)
+                known = form, frozenset(value.keys() - form.required - form.optional)
             except Fault as fault:
                 known = fault
             if len(self._by_keys) < KEPT_KEY_SETS:

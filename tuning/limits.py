@@ -55,6 +55,7 @@ class Guard:
         self._rendered = False
         self._paused_at: tuple[float, float] | None = None
         self._off_s, self._off_cpu_s = time.monotonic(), 0.0
+        self._copies_cpu_s = 0.0
         self._staged: set[Path] = set()
         self._lock = threading.Lock()
 
@@ -62,6 +63,10 @@ class Guard:
         """Set the kernel's limits and begin to look."""
         self._set()
         threading.Thread(target=self._watch, daemon=True, name="limits").start()
+
+    def add_cpu(self, seconds: float) -> None:
+        """CPU time that a copy of this process took for it."""
+        self._copies_cpu_s += seconds
 
     def stop(self) -> None:
         """Look no more; the process may say its last word."""
@@ -129,7 +134,7 @@ class Guard:
                 f"the chat template {self.template} did not finish one conversation within {limits.render_s} s.",
                 hint="Mend its loops, or name another one: template = alpaca or chatml.",
             )
-        if limits.cpu_s and time.process_time() - self._off_cpu_s > limits.cpu_s:
+        if limits.cpu_s and time.process_time() + self._copies_cpu_s - self._off_cpu_s > limits.cpu_s:
             return LimitError(f"{self._told} more than {limits.cpu_s} s of CPU time.", hint=hint_of("cpu_s"))
         if limits.wall_s and time.monotonic() - self._off_s > limits.wall_s:
             return LimitError(f"{self._told} more than {limits.wall_s} s.", hint=hint_of("wall_s"))
@@ -171,6 +176,20 @@ def impose(limits: Limits, end: Callable[[CeloraError], None]) -> Guard:
     _guard = Guard(limits, end)
     _guard.start()
     return _guard
+
+
+def impose_again() -> None:
+    """Limit a forked copy of this process as its parent is; the parent's watching thread is not in it."""
+    global _guard  # noqa: PLW0603  (as above)
+    if _guard:
+        _guard = Guard(_guard.limits, end_with(lambda _error: None))  # the parent meets the same, and tells
+        _guard.start()
+
+
+def add_cpu(seconds: float) -> None:
+    """CPU time that a copy of this process took counts as this one's."""
+    if _guard:
+        _guard.add_cpu(seconds)
 
 
 def lifted() -> AbstractContextManager[None]:

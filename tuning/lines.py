@@ -21,7 +21,7 @@ MAX_LINE_BYTES = 16 * 2**20
 BOM = b"\xef\xbb\xbf"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Line:
     """One row as it was written.
 
@@ -70,14 +70,18 @@ class LineFile:
 
     def __iter__(self) -> Iterator[Line | BadLine]:
         with opened(self.path) as file:
-            while raw := file.readline(MAX_LINE_BYTES + 1):
-                self.lines += 1
-                if not self.lines % 1000:
-                    self.done_bytes = position(file)
-                line = self._line(raw, file)
-                if line is not None:
-                    yield line
-            self.done_bytes = position(file)
+            yield from self.between(file)
+
+    def between(self, file: IO[bytes], end: int | None = None) -> Iterator[Line | BadLine]:
+        """The lines from where an open file stands to its end, or to a byte where a line ends."""
+        while (end is None or file.tell() < end) and (raw := file.readline(MAX_LINE_BYTES + 1)):
+            self.lines += 1
+            if not self.lines % 1000:
+                self.done_bytes = position(file)
+            line = self._line(raw, file)
+            if line is not None:
+                yield line
+        self.done_bytes = position(file)
 
     def _line(self, raw: bytes, file: IO[bytes]) -> Line | BadLine | None:
         text = ""
@@ -89,7 +93,7 @@ class LineFile:
             if self.lines == 1 and raw.startswith(BOM):
                 self.bom = True
             self.crlf += text.endswith("\r")
-            if not text.strip():
+            if not text or text.isspace():
                 self.blank += 1
                 refuse_blanks(self.path, self.blank, self.lines)
                 return None

@@ -31,6 +31,7 @@ from .protocol import Emit, TrainRequest, TrainResult
 from .recipe import ResolvedRecipe
 from .sft import SAMPLES, SftEngine
 
+
 class Run:
     """Everything that one call of ``engine.train`` holds; loading it can take minutes."""
 

@@ -9,8 +9,9 @@ import json
 import math
 import re
 from collections import Counter
-from collections.abc import Iterator
-from typing import Any, NoReturn
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from typing import Any, NoReturn, cast
 
 from .faults import Fault, Where
 
@@ -50,7 +51,7 @@ def parse_value(text: str, *, row: str = "text") -> Any:
     if len(text) > MANY_CHARACTERS and max(map(text.count, _MARKS)) > MAX_VALUES:
         raise Fault("too_many_values", f"the {row} holds more than {MAX_VALUES:,} values", "split it into rows")
     try:
-        value = _decoder.decode(text)
+        value = _decoded(text)
     except json.JSONDecodeError as error:
         raise _syntax_fault(text, error) from None
     except _DuplicateKeyError as error:
@@ -62,6 +63,16 @@ def parse_value(text: str, *, row: str = "text") -> Any:
     if "\\u" in text:
         refuse_bad_characters(text)
     return value
+
+
+def _decoded(text: str) -> Any:
+    """The value of a text; one that is an object from its first to its last character is spared looking for space."""
+    if text[:1] == "{":
+        with suppress(StopIteration, json.JSONDecodeError):  # which decode tells better
+            value, end = _scan(text, 0)
+            if end == len(text):
+                return value
+    return _decoder.decode(text)
 
 
 _BRACKET = re.compile(r'"(?:[^"\\]++|\\.)*+"?|([{\[])|([}\]])', re.DOTALL)
@@ -185,6 +196,8 @@ def _float(digits: str) -> float:
 _decoder = json.JSONDecoder(
     object_pairs_hook=_unique_keys, parse_constant=_refuse_constant, parse_int=_integer, parse_float=_float
 )
+
+_scan: Callable[[str, int], tuple[Any, int]] = cast("Any", _decoder).scan_once
 
 _TOKEN = re.compile(r'("(?:[^"\\]++|\\.)*+")|([{}\[\],:])|([^\s{}\[\],:"]+)', re.DOTALL)
 

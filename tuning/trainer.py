@@ -2,28 +2,28 @@
 
 One request line on standard input, events as JSON lines on file descriptor N, everything that libraries print on 1 and
 2 (the job's log). It is built to be killed: end of file on standard input (the supervisor is gone), SIGTERM and a
-cancel line all mean "checkpoint at the next step boundary and leave"; before the first step, and in the stages that
-have no checkpoint, they mean "leave now". Whoever ends it that way finds exit code 75.
+cancel line all mean "checkpoint at the next step boundary and leave" (supervision.py); before the first step, and in
+the stages that have no checkpoint, they mean "leave now". Whoever ends it that way finds exit code 75.
 
 Exit codes: 0 done, 75 drained, that of the error (settings/errors.py) where it can be explained, 70 otherwise.
 """
 
 import argparse
-import faulthandler
-import json
 import os
-import signal
+import shutil
 import sys
 import threading
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
 from io import FileIO
+from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
 from ..settings.errors import CeloraError
+from . import limits
 from .protocol import (
     EXIT_DRAINED,
     Emit,
@@ -36,6 +36,7 @@ from .protocol import (
     event_line,
     parse_request,
 )
+from .supervision import GRACE_S, Supervision, dump_on_request, keep_logging
 
 EXIT_USAGE = 64
 EXIT_INTERNAL = 70
@@ -72,14 +73,14 @@ class Events:
         """No more events."""
         self._file.close()
 
-    def leave(self) -> None:
+    def leave(self, end: Callable[[int], None]) -> None:
         """End the process now, unless it has step boundaries to stop at or is done; no event is cut in the middle."""
         with self._lock:
             if self._stays:
                 return
             with suppress(BrokenPipeError):
                 self._file.write(event_line("drained", job=self.job, attempt=self.attempt, step=0))
-            os._exit(EXIT_DRAINED)  # the main thread may be deep in a library that catches everything
+            end(EXIT_DRAINED)  # the main thread may be deep in a library that catches everything
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -87,27 +88,23 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m celora.tuning.trainer", description=__doc__)
     parser.add_argument("--events-fd", type=int, required=True, help="file descriptor that events are written to")
     arguments = parser.parse_args(argv)
+    keep_logging()
+    dump_on_request()
     stop = threading.Event()
     events = Events(arguments.events_fd, stop.set)
-
-    def on_signal(_number: int, _frame: object) -> None:
-        stop.set()
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, on_signal)
-    faulthandler.enable()
-    faulthandler.register(signal.SIGUSR1)  # the stacks of all threads into the log: what is it waiting for?
-    # unbuffered: a thread that waits inside a buffered reader makes the interpreter's own shutdown fail
-    requests = FileIO(sys.stdin.fileno(), closefd=False)
-    line = requests.readline()
+    supervision = Supervision(stop, sys.stdin.fileno())
+    line = FileIO(sys.stdin.fileno(), closefd=False).readline()  # unbuffered: the rest is for the watching thread
     try:
         request = parse_request(line)
     except ValidationError as error:
         return _refuse(events, line, error)
     events.job, events.attempt = request.job, request.attempt
-    threading.Thread(target=_watch, args=(requests, request.job, stop), daemon=True).start()
-    threading.Thread(target=_leave_on, args=(stop, events), daemon=True).start()
-    return _answer(request, events, stop)
+    supervision.start(request.job, request.grace_s if isinstance(request, TrainRequest) else GRACE_S)
+    threading.Thread(target=_leave_on, args=(stop, request, events, supervision), daemon=True).start()
+    code = _answer(request, events, stop)
+    if supervision.orphaned:
+        supervision.end(code)
+    return code
 
 
 def _answer(request: Request, events: Events, stop: threading.Event) -> int:
@@ -133,7 +130,8 @@ def _answer(request: Request, events: Events, stop: threading.Event) -> int:
 
 
 def _fail(events: Events, error: CeloraError) -> None:
-    events.emit("failed", error={"code": error.code, "message": error.message, "hint": error.hint})
+    facts = {"facts": error.facts} if error.facts else {}
+    events.emit("failed", error={"code": error.code, "message": error.message, "hint": error.hint, **facts})
 
 
 def _dispatch(request: Request, events: Events, stop: threading.Event) -> Any:
@@ -164,8 +162,6 @@ def _dispatch(request: Request, events: Events, stop: threading.Event) -> Any:
 
 def _limited(run: Callable[[Any, Emit], Any], request: PrepareRequest | IndexRequest, events: Events) -> Any:
     """Data is foreign: read it within limits."""
-    from . import limits  # noqa: PLC0415  (the other stages have none)
-
     guard = limits.impose(request.limits, limits.end_with(lambda error: _fail(events, error)))
 
     def emit(event: str, **fields: Any) -> None:
@@ -190,22 +186,16 @@ def _use_threads(request: Request) -> None:
         torch.set_num_threads(request.threads)  # pyright: ignore[reportUnknownMemberType]
 
 
-def _watch(requests: FileIO, job: str, stop: threading.Event) -> None:
-    """Stop on a cancel line for this job, and when standard input ends."""
-    for line in requests:
-        try:
-            message: Any = json.loads(line)
-        except ValueError:
-            print(f"trainer: not a JSON line on standard input, ignored: {line[:80]!r}", file=sys.stderr)  # noqa: T201
-            continue
-        if isinstance(message, dict) and message.get("op") == "cancel" and message.get("job") == job:  # pyright: ignore[reportUnknownMemberType]
-            break
-    stop.set()
-
-
-def _leave_on(stop: threading.Event, events: Events) -> None:
+def _leave_on(stop: threading.Event, request: Request, events: Events, supervision: Supervision) -> None:
     stop.wait()
-    events.leave()
+
+    def end(code: int) -> None:
+        if isinstance(request, PrepareRequest):
+            for folder in limits.leftovers(Path(request.out_dir)):
+                shutil.rmtree(folder, ignore_errors=True)
+        supervision.end(code)
+
+    events.leave(end)
 
 
 def _refuse(events: Events, line: bytes, error: ValidationError) -> int:

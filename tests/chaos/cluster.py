@@ -137,10 +137,10 @@ class Cluster:
 
         def registered():
             online = {worker["pid"] for worker in self.registered() if worker["status"] == "online"}
-            waited = [process for name, process in self.workers.items() if "beat" not in name]
-            ended = [process.args for process in waited if process.poll() is not None]
-            assert not ended, f"{ended} ended at once\n{self.logs()}"
-            return all(process.pid in online for process in waited)
+            waited = {name: process for name, process in self.workers.items() if "beat" not in name}
+            ended = [name for name, process in waited.items() if process.poll() is not None]
+            assert not ended, f"{', '.join(ended)} ended at once\n{self.logs()}"
+            return all(process.pid in online for process in waited.values())
 
         self.wait(registered, timeout_s, "every worker is registered")
 

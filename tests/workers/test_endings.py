@@ -1,26 +1,208 @@
-"""What a trainer's death means, told from its signal and the end of its log."""
+"""How the end of a stage is written down, and what the table of failures makes of an error."""
 
-import re
-import signal
+from types import SimpleNamespace
 
 import pytest
 
-from celora.workers.supervisor import _death
+from celora.models import failures, transitions
+from celora.models.spec import parse_spec
+from celora.models.states import Reason, Stage, Status
+from celora.models.tables import Event, Job, Worker
+from celora.settings.errors import DataError, UnavailableError
+from celora.workers import announce, endings
+from celora.workers.supervisor import Lost, TrainerError
+
+GIB = 2**30
+WORKER = "t4-0@here"
+BASE = {"name": "base", "revision": "r1"}
+RESOLVED = {"micro_batch": 4, "accumulation": 4, "gradient_checkpointing": False, "max_length": 512}
 
 
-@pytest.mark.parametrize(
-    ("code", "tail", "kind", "says"),
-    [
-        (-signal.SIGXCPU, "", "data_limit", "used up its CPU time .*tokenize train.*"),
-        (-signal.SIGALRM, "", "data_limit", "stuck in one step .*tokenize train"),
-        (-signal.SIGABRT, "memory allocation of 524288 bytes failed", "data_limit", "ran out of the memory"),
-        (-signal.SIGABRT, "Fatal Python error: Aborted", "killed", "ended by signal 6"),
-        (-signal.SIGKILL, "", "killed", "ended by signal 9"),
-        (3, "", "internal", "exit code 3"),
-    ],
-)
-def test_the_kernels_limits_are_told_from_other_deaths(code, tail, kind, says):
-    told = _death(code, "tokenize train", tail)
-    assert told["code"] == kind
-    assert told["hint"]
-    assert re.search(says, told["message"])
+class AwayFor:
+    """A record that cannot be reached the first few times; only what ``_settle`` asks of it."""
+
+    def __init__(self, times):
+        self.times = times
+
+    def transaction(self):
+        self.times -= 1
+        if self.times >= 0:
+            raise UnavailableError("the record can't be reached.")
+        return self
+
+    def __enter__(self):
+        return "session"
+
+    def __exit__(self, *_):
+        return None
+
+
+def held_by(database, job=None, *, leaving=False):
+    return SimpleNamespace(
+        database=database,
+        draining=lambda: leaving,
+        job=job or SimpleNamespace(id="j", stage=Stage.TRAIN),
+        lease=SimpleNamespace(worker_id=WORKER),
+        settings=SimpleNamespace(max_attempts=3, retry_wait_s=10),
+        price_per_hour=0.0,
+    )
+
+
+def test_the_end_of_a_stage_waits_for_a_record_that_is_away(monkeypatch):
+    monkeypatch.setattr(endings, "SETTLE_S", 0)
+    assert endings._settle(held_by(AwayFor(3)), lambda session: session == "session") is True
+
+
+def test_a_worker_that_has_to_leave_does_not_wait():
+    with pytest.raises(Lost):
+        endings._settle(held_by(AwayFor(1), leaving=True), lambda _: True)
+
+
+def test_the_trainers_own_error_is_told_with_the_tail_of_its_log():
+    error = TrainerError({"code": "non_finite_loss", "message": "nan at step 3", "hint": "lower it"}, "last line")
+    assert endings._facts(held_by(None), error) == {
+        "code": "non_finite_loss",
+        "message": "nan at step 3",
+        "hint": "lower it",
+        "stage": "train",
+        "log_tail": "last line",
+    }
+
+
+def test_an_error_we_can_explain_keeps_its_code_and_one_we_cannot_is_internal():
+    assert endings._facts(held_by(None), DataError("bad", hint="mend"))["code"] == "bad_data"
+    facts = endings._facts(held_by(None), ValueError("what\nmore"))
+    assert (facts["code"], facts["message"]) == ("internal", "ValueError: what")
+
+
+class Training:
+    """A job that trains on a T4; ``fail`` ends its attempt with an error and gives the row."""
+
+    def __init__(self, database):
+        self.database = database
+        self.register()
+
+    def transact(self, change):
+        with self.database.transaction() as session:
+            return change(session)
+
+    def register(self, name=WORKER, gib=16, gpu_type="t4"):
+        facts = {"host": "here", "kind": "gpu", "pid": 1, "gpu_type": gpu_type, "memory_bytes": gib * GIB}
+        self.transact(lambda session: transitions.register(session, name, **facts))
+
+    def begin(self):
+        spec = parse_spec({"base_model": "base", "dataset": "/d.jsonl"})
+        self.transact(lambda session: transitions.submit(session, job_id="j", spec=spec))
+        self.claim(1, Stage.PREPARE)
+        values = {"base": BASE, "resolved": RESOLVED}
+        self.transact(
+            lambda session: transitions.advance(session, "j", 1, Stage.PREPARE, worker_id=WORKER, values=values)
+        )
+        self.claim(1)
+
+    def claim(self, attempt, stage=Stage.TRAIN):
+        options = {"worker_id": WORKER, "lease_s": 90, "gpu_type": "t4"}
+        self.transact(lambda session: transitions.send(session, "j", attempt, stage, queue="q", gpu_type="t4"))
+        assert self.transact(lambda session: transitions.claim(session, "j", attempt, stage, **options)) is not None
+
+    def again(self):
+        self.claim(self.row().attempt)
+
+    def fail(self, code, **facts):
+        error = TrainerError({"code": code, "message": f"a {code}", **facts}, "tail")
+        endings.failed(held_by(self.database, self.row()), error)
+        return self.row()
+
+    def row(self, kind=Job, key="j"):
+        with self.database.session() as session:
+            return session.get_one(kind, key)
+
+    def events(self):
+        with self.database.session() as session:
+            return [event.kind for event in session.query(Event).order_by(Event.id)]
+
+
+@pytest.fixture
+def training(database, monkeypatch):
+    monkeypatch.setattr(announce, "announce", lambda *_args, **_options: True)
+    return Training(database)
+
+
+def test_what_would_only_fail_again_ends_the_job_with_cause_advice_and_log(training):
+    training.begin()
+    job = training.fail("diverged")
+    assert job.status is Status.FAILED
+    assert (job.error["code"], job.error["message"], job.error["log_tail"]) == ("diverged", "a diverged", "tail")
+    assert "learning rate" in job.error["hint"]
+
+
+def test_an_unknown_error_waits_longer_each_time_and_ends_after_three_attempts(training):
+    training.begin()
+    waits = []
+    for _ in range(2):
+        job = training.fail("internal")
+        assert (job.status, job.reason) == (Status.PENDING, Reason.RETRYING)
+        waits.append(round((job.not_before - job.updated_at).total_seconds()))
+        training.again()
+    assert waits == [10, 20]
+    assert training.fail("internal").status is Status.FAILED
+    assert training.row().faults == {"internal": 2}
+
+
+def test_out_of_memory_halves_the_micro_batch_and_pays_no_attempt(training):
+    training.begin()
+    job = training.fail("out_of_memory", facts={"micro_batch": 4})
+    assert (job.status, job.reason, job.stale_attempts) == (Status.PENDING, Reason.ADJUSTED, 0)
+    assert job.adjusted["micro_batch"] == 2
+    assert "adjusted" in training.events()
+
+
+def test_the_next_job_of_that_base_type_and_length_begins_with_what_was_learned(training):
+    training.begin()
+    training.fail("out_of_memory", facts={"micro_batch": 4})
+    with_it = training.transact(lambda session: failures.safe_batch(session, BASE, "t4", 512))
+    assert with_it["micro_batch"] == 2
+    assert training.transact(lambda session: failures.safe_batch(session, BASE, "t4", 1024)) is None
+    assert training.transact(lambda session: failures.safe_batch(session, BASE, "h100", 512)) is None
+
+
+def test_the_whole_ladder_ends_at_a_larger_device_or_with_an_error(training):
+    training.begin()
+    seen = []
+    for _ in range(3):
+        job = training.fail("out_of_memory")
+        seen.append((job.adjusted["micro_batch"], job.adjusted["gradient_checkpointing"]))
+        training.again()
+    assert seen == [(2, None), (1, None), (1, True)]
+    training.register("h100-0@there", 80, "h100")
+    job = training.fail("out_of_memory")
+    assert (job.status, job.least_memory_bytes) == (Status.PENDING, 16 * GIB + 1)
+
+
+def test_without_a_larger_device_the_ladder_ends_the_job(training):
+    training.begin()
+    for _ in range(3):
+        training.fail("out_of_memory")
+        training.again()
+    job = training.fail("out_of_memory")
+    assert (job.status, job.error["code"]) == (Status.FAILED, "out_of_memory")
+
+
+def test_two_device_errors_in_a_row_make_the_worker_unhealthy_and_cost_the_job_nothing(training):
+    training.begin()
+    job = training.fail("device")
+    assert (job.status, job.stale_attempts, job.not_before) == (Status.PENDING, 0, None)
+    assert training.row(Worker, WORKER).health == "ok"
+    training.again()
+    job = training.fail("device")
+    worker = training.row(Worker, WORKER)
+    assert (job.status, job.stale_attempts) == (Status.PENDING, 0)
+    assert (worker.health, worker.note) == ("unhealthy", "2 device errors in a row; last: a device")
+    assert "worker_unhealthy" in training.events()
+
+
+def test_a_worker_that_lost_the_job_writes_nothing(training, database):
+    training.begin()
+    late = SimpleNamespace(id="j", attempt=training.row().attempt + 1, stage=Stage.TRAIN)
+    endings.failed(held_by(database, late), TrainerError({"code": "diverged", "message": "m"}))
+    assert training.row().status is Status.RUNNING

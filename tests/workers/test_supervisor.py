@@ -1,0 +1,128 @@
+"""A trainer that outstays its time, hangs or dies: what the supervisor does, and what it tells."""
+
+import re
+import signal
+import sys
+import textwrap
+from types import SimpleNamespace
+
+import pytest
+from pydantic import BaseModel
+
+from celora.workers import process, supervisor
+from celora.workers.supervisor import Drained, Limits, TrainerError, _death, supervise
+
+
+@pytest.mark.parametrize(
+    ("code", "tail", "kind", "says"),
+    [
+        (-signal.SIGXCPU, "", "data_limit", "used up its CPU time .*tokenize train.*"),
+        (-signal.SIGALRM, "", "data_limit", "stuck in one step .*tokenize train"),
+        (-signal.SIGABRT, "memory allocation of 524288 bytes failed", "data_limit", "ran out of the memory"),
+        (-signal.SIGABRT, "Fatal Python error: Aborted", "killed", "ended by signal 6"),
+        (-signal.SIGKILL, "", "killed", "ended by signal 9"),
+        (3, "", "internal", "exit code 3"),
+    ],
+)
+def test_the_kernels_limits_are_told_from_other_deaths(code, tail, kind, says):
+    told = _death(code, "tokenize train", tail)
+    assert told["code"] == kind
+    assert re.search(says, told["message"])
+
+
+def test_a_kill_that_the_memory_limit_counted_is_told_as_such():
+    told = _death(-signal.SIGKILL, "training", "", 1)
+    assert told["code"] == "host_out_of_memory"
+    assert "training" in told["message"]
+    assert _death(-signal.SIGTERM, "training", "", 1)["code"] == "killed"
+
+
+class Request(BaseModel):
+    job: str = "j"
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    """Supervise a program that speaks the trainer's protocol; its lines stand between start and end."""
+
+    def begin(lines, *, grace_s=20.0, limits=supervisor.NO_LIMITS, pausing=False):
+        program = tmp_path / "program.py"
+        head = """
+            import faulthandler, json, os, signal, sys, time
+            faulthandler.register(signal.SIGUSR1, all_threads=True)
+            fd = int(sys.argv[-1])
+            def tell(event, **facts):
+                os.write(fd, json.dumps({"event": event, **facts}).encode() + b"\\n")
+            sys.stdin.readline()
+        """
+        program.write_text(textwrap.dedent(head) + textwrap.dedent(lines))
+        monkeypatch.setattr(process, "PROGRAM", (str(program),))
+        lease = SimpleNamespace(job_id="j", lost=False, cancel_requested=False, pause_requested=pausing)
+        return supervise(
+            Request(),
+            log=tmp_path / "log",
+            environment={"PYTHONPATH": ":".join(sys.path)},
+            lease=lease,
+            on_event=lambda _: None,
+            draining=lambda: False,
+            cancelling=lambda: False,
+            grace_s=grace_s,
+            limits=limits,
+        )
+
+    return begin
+
+
+LEAVES = """
+    def leave(*_):
+        tell("drained", step=7)
+        os._exit(75)
+    signal.signal(signal.SIGTERM, leave)
+"""
+HANGS = """
+    tell("progress", step=1)
+    tell("progress", step=2)
+    def hang_here():
+        time.sleep(600)
+    hang_here()
+"""
+
+
+def test_a_pause_stops_the_trainer_at_its_next_step(run):
+    with pytest.raises(Drained) as ended:
+        run(LEAVES + HANGS, pausing=True)
+    assert ended.value.step == 7
+
+
+def test_at_its_time_limit_the_trainer_checkpoints_and_the_error_says_which_limit(run):
+    with pytest.raises(TrainerError) as ended:
+        run(LEAVES + HANGS, limits=Limits(runs_s=0.1, words="its 3 min of training"))
+    assert ended.value.error["code"] == "time_limit"
+    assert ended.value.error["message"] == "the job used up its 3 min of training; its checkpoint of step 7 is kept."
+
+
+def test_a_trainer_that_hangs_leaves_its_stacks_in_the_log_and_is_killed(run, monkeypatch):
+    monkeypatch.setattr(supervisor, "DUMP_S", 0.5)
+    with pytest.raises(TrainerError) as ended:
+        run(HANGS, limits=Limits(stall_s=0.3))
+    assert ended.value.error["code"] == "stalled"
+    assert "hang_here" in ended.value.error["log_tail"]
+
+
+def test_one_that_finishes_in_its_grace_is_done_all_the_same(run):
+    lines = """
+        signal.signal(signal.SIGTERM, lambda *_: (tell("done", result={"steps": 9}), os._exit(0)))
+        time.sleep(600)
+    """
+    assert run(lines, limits=Limits(runs_s=0.1)) == {"steps": 9}
+
+
+def test_an_error_during_the_grace_is_told_as_that_error(run):
+    lines = """
+        error = {"code": "disk_full", "message": "no space", "hint": ""}
+        signal.signal(signal.SIGTERM, lambda *_: (tell("failed", error=error), os._exit(73)))
+        time.sleep(600)
+    """
+    with pytest.raises(TrainerError) as ended:
+        run(lines, limits=Limits(runs_s=0.1))
+    assert ended.value.error["code"] == "disk_full"
