@@ -120,7 +120,9 @@ def retry(
             hint="A paused one goes on with `celora resume`; submit a completed one anew.",
         )
     spec = parse_spec({**old.spec, **(changes or {})})
-    job = _copy(session, old, new_id, spec)
+    job, new = _copy(session, old, new_id, spec)
+    if not new:
+        return job
     if set(changes or {}) <= HARMLESS:
         _take_over(job, old)
     where = f"from its checkpoints, at {job.stage}" if job.resume_of else "from the start"
@@ -144,12 +146,16 @@ def _pause_now(session: Session, job: Job) -> None:
     event(session, job.id, number, "info", "paused", "paused while it waited", data)
 
 
-def _copy(session: Session, old: Job, new_id: str, spec: JobSpec) -> Job:
+def _copy(session: Session, old: Job, new_id: str, spec: JobSpec) -> tuple[Job, bool]:
+    """The new row and whether it is new: the same retry asked for twice is one job."""
     from .transitions import submit  # noqa: PLC0415  (transitions lists these verbs among its own)
 
-    job, _ = submit(session, job_id=new_id, spec=spec, tenant=old.tenant)
-    job.retry_of = old.id
-    return job
+    job, new = submit(session, job_id=new_id, spec=spec, tenant=old.tenant)
+    if new:
+        job.retry_of = old.id
+    elif job.retry_of != old.id:
+        raise SettingsError(f"there is a job {new_id} already.", hint="Choose another id for the new job.")
+    return job, new
 
 
 def _take_over(job: Job, old: Job) -> None:

@@ -130,10 +130,8 @@ def _error(kind: type[TrainingError], situation: Situation, error: BaseException
     facts = situation.facts()
     if kind is OutOfMemoryError:
         facts |= _device_memory(situation.device)
-        settings = (
-            f" (micro_batch {facts['micro_batch']}, max_length {facts['max_length']})" if situation.recipe else ""
-        )
-        message = f"The {situation.device} device ran out of memory while {situation.doing}{settings}: {detail}"
+        sizes = f" (micro_batch {facts['micro_batch']}, max_length {facts['max_length']})" if situation.recipe else ""
+        message = f"The {situation.device} device ran out of memory while {situation.doing}{sizes}: {detail}"
         return kind(message, hint=_smaller(situation), facts=facts)
     if kind is HostMemoryError:
         facts |= _host_memory()

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from ..settings.errors import UnavailableError
 from .privacy import find, masked
-from .rows import Row
+from .rows import Example, Preference, Row, Unpaired
 
 SHOWN_LINES = 20
 MOST_LABELS = 50
@@ -56,8 +56,11 @@ class Notes:
     def __len__(self) -> int:
         return len(self.lines)
 
-    def add(self, row: Row) -> None:
-        """Take notes of a row."""
+    def add(self, row: Example) -> None:
+        """Take notes of a row; of a preference, its prompt and both answers are what it says."""
+        if not isinstance(row, Row):
+            row = _as_one(row)
+            self.labels = None  # answers are compared, not told apart
         roles = [message["role"] for message in row.messages]
         said = [_words(message) for message in row.messages]
         normal, tools = [normalised(text) for text in said], _tools(row)
@@ -301,6 +304,14 @@ def task_facts(notes: Notes, labels: dict[str, Any] | None, *, plain_text: bool 
 
 def _task(kind: str, wanted: int, rows: int, advice: str) -> dict[str, Any]:
     return {"kind": kind, "rows": rows, "rows_wanted": wanted, "enough": rows >= wanted, "advice": advice}
+
+
+def _as_one(example: Preference | Unpaired) -> Row:
+    """A preference as one row whose last message is what its prompt is answered with."""
+    answers = [example.chosen, example.rejected] if isinstance(example, Preference) else [example.completion]
+    label = str(example.label) if isinstance(example, Unpaired) else ""
+    said = "\n".join([*(_words(message) for answer in answers for message in answer), label]).strip()
+    return Row([*example.prompt, {"role": "assistant", "content": said}], [], example.line, example.tools)
 
 
 def _words(message: dict[str, Any]) -> str:

@@ -6,6 +6,7 @@ canonical one. A row that fits two formats is of the one that knows the other's 
 refused. Every bad line of a file is collected; nothing is raised before the whole file was read.
 """
 
+import copy
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,7 +19,7 @@ from . import preferences
 from .containers import Container, Record, container
 from .conversations import chat_row, sharegpt_row
 from .faults import BadLine, BadLines, Fault
-from .fields import count_keys
+from .fields import KEPT_KEYS, count_keys
 from .mapping import ColumnNames
 from .pairs import alpaca, completion, pair, plain_text
 from .rows import Example, Message, Preference, Row, Unpaired
@@ -67,6 +68,7 @@ class DataFile:
         format: Name of the rows' format; empty where no row was good.
         trains: Whether rows of this format are examples to train on.
         rows: The good rows in their order, where somebody collected them.
+        pairs: What the good preference rows compare, as rows: of each the better answer and then the worse one.
         preferences: The good preference rows, alike.
         good: How many rows are good.
         by_format: Rows by format, as their keys say, good or bad.
@@ -80,6 +82,7 @@ class DataFile:
     format: str = ""
     trains: bool = True
     rows: Sequence[Row] = ()
+    pairs: Sequence[Row] = ()
     preferences: list[Preference | Unpaired] = field(default_factory=list[Preference | Unpaired])
     good: int = 0
     bad: BadLines = field(default_factory=BadLines)
@@ -145,6 +148,7 @@ class Rows:
         columns: Our names to the file's.
 
     Attributes:
+        container: The file as records.
         data: What was found out, brought up to date with each row (without the rows themselves); complete, with the
             content's hash, when the iteration has ended.
 
@@ -157,14 +161,42 @@ class Rows:
         self.data = DataFile(path=path, sha256="", size_bytes=0)
         self._names = ColumnNames(columns or {}, KNOWN_KEYS)
         self._formats = _candidates(self._names)
-        self._container: Container = container(path)
+        self.container: Container = container(path)
         self._by_keys: dict[tuple[str, ...], tuple[Format, frozenset[str]] | Fault] = {}
         self._numbers: dict[str, list[int]] = {}
 
     @property
     def done_bytes(self) -> int:
         """Bytes of the file that have been read, for a progress bar."""
-        return self._container.done_bytes
+        return self.container.done_bytes
+
+    @property
+    def gave_up(self) -> bool:
+        """Whether there were so many bad lines that the rest of the file is not read."""
+        return self.data.bad.total >= GIVE_UP_LINES
+
+    def fresh(self, container: Container) -> "Rows":
+        """The same reader with nothing read yet, of another container."""
+        other = copy.copy(self)
+        other.container, other._numbers = container, {}
+        other.data = DataFile(path=self.data.path, sha256="", size_bytes=0)
+        return other
+
+    def take(self, form: str, numbers: Sequence[int], ignored: Counter[str]) -> None:
+        """Count good rows that a fresh reader read.
+
+        Args:
+            form: Their format.
+            numbers: Their lines.
+            ignored: Keys of theirs that are not used.
+        """
+        data, known = self.data, self._numbers.setdefault(form, [])
+        data.good += len(numbers)
+        data.by_format[form] += len(numbers)
+        known.extend(numbers[: KEPT_LINE_NUMBERS - len(known)])
+        for key, count in ignored.items():
+            if len(data.ignored_keys) < KEPT_KEYS or key in data.ignored_keys:
+                data.ignored_keys[key] += count
 
     def __iter__(self) -> Iterator[Row | BadLine]:
         for example in self.examples():
@@ -173,21 +205,21 @@ class Rows:
 
     def examples(self) -> Iterator[Example | BadLine]:
         """Every good row, preferences too, and every bad line."""
-        yield from self.of(self._container)
+        yield from self.of(self.container)
         yield from self.finished()
 
     def of(self, records: Iterable[Record | BadLine]) -> Iterator[Example | BadLine]:
         """The good rows and bad lines of some records of the file; ``finished`` follows when all were given."""
         data = self.data
         for record in records:
-            data.lines = self._container.lines
+            data.lines = self.container.lines
             found = record if isinstance(record, BadLine) else self._example(record.value, record.number)
             if isinstance(found, Fault) and not isinstance(record, BadLine):
                 found = record.bad(self._names.located(found))
             if isinstance(found, BadLine):
                 data.bad.add(found)
                 yield found
-                if data.bad.total >= GIVE_UP_LINES:
+                if self.gave_up:
                     break
             elif found is not None and not isinstance(found, Fault):
                 data.good += 1
@@ -241,9 +273,9 @@ class Rows:
         """Bring what was found out to its end, and return the rows of the rarer formats as bad lines."""
         data = self.data
         data.sha256, data.size_bytes = file_sha256(data.path), data.path.stat().st_size
-        data.lines, data.blank_lines = self._container.lines, self._container.blank
-        data.notes = [*self._container.notes, *_notes(data.ignored_keys)]
-        if data.bad.total >= GIVE_UP_LINES:
+        data.lines, data.blank_lines = self.container.lines, self.container.blank
+        data.notes = [*self.container.notes, *_notes(data.ignored_keys)]
+        if self.gave_up:
             data.notes.append(f"reading stopped at line {data.lines}, after {data.bad.total} bad ones")
         if not data.by_format:
             return []

@@ -11,7 +11,7 @@ from typing import IO, Any, NoReturn
 
 from ..settings.errors import LimitError
 from .faults import BadLine, BadLines, Fault, Where
-from .streams import opened, position
+from .streams import GZIP, opened, position
 from .strict_json import offset_of, parse
 
 __all__ = ["BadLine", "BadLines", "Fault", "Line", "LineFile", "Where"]
@@ -100,6 +100,12 @@ class LineFile:
             return Line(self.lines, text, parse(text))
         except Fault as fault:
             return Line(self.lines, text, {}).bad(fault)
+
+    @property
+    def packed(self) -> bool:
+        """Whether the file is a gzip."""
+        with self.path.open("rb") as file:
+            return file.read(len(GZIP)) == GZIP
 
     @property
     def notes(self) -> list[str]:

@@ -23,7 +23,7 @@ MakeOptimizer = Callable[[list[torch.nn.Parameter]], torch.optim.Optimizer]
 
 def paged_adamw_8bit(parameters: list[torch.nn.Parameter]) -> Any:
     """The optimizer that transformers makes of the name ``paged_adamw_8bit``."""
-    from bitsandbytes.optim import AdamW  # noqa: PLC0415  (takes a second to import)
+    from bitsandbytes.optim.adamw import AdamW  # noqa: PLC0415  (takes a second to import)
 
     return AdamW(parameters, lr=1e-3, optim_bits=8, is_paged=True)
 

@@ -12,7 +12,7 @@ from typing import Any, cast
 from .conversations import link, read_messages, read_tools, read_turns
 from .faults import Fault, Where
 from .fields import as_text, fields, kind, require_words, text
-from .rows import Message, Preference, Unpaired
+from .rows import Message, Preference, Row, Unpaired
 
 Messages = list[Message]
 
@@ -73,6 +73,23 @@ def unpaired(value: dict[str, Any], line: int, ignored: Counter[str]) -> Unpaire
     _check_answer(answer, (name,))
     link([*prompt, *answer], (name,), tools)
     return Unpaired(prompt, answer, label, line, tools)
+
+
+def as_rows(example: Preference | Unpaired) -> list[Row]:
+    """What a preference compares, as rows: its prompt with the better answer and with the worse one, or with the one.
+
+    Only the answers carry weight. A token counted or a text looked at is then counted as in any other row.
+    """
+    answers = [example.chosen, example.rejected] if isinstance(example, Preference) else [example.completion]
+    return [
+        Row(
+            [*example.prompt, *answer],
+            [*[0] * len(example.prompt), *(int(message["role"] == "assistant") for message in answer)],
+            example.line,
+            example.tools,
+        )
+        for answer in answers
+    ]
 
 
 def _prompt(value: dict[str, Any], ignored: Counter[str]) -> Messages | None:

@@ -4,3 +4,193 @@ Copies of this process (forks.py) read such a file in blocks of whole lines, and
 line is a good row of the format that the file began with. Any other block is read here, line by line, as a short file
 is; so what is refused, and in which words, does not depend on who read first.
 """
+
+import io
+import os
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import closing
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import IO
+
+from . import forks
+from .faults import BadLine
+from .fields import KEPT_KEYS
+from .findings import Notes
+from .formats import DataFile, Rows, rows
+from .lines import MAX_BLANK_LINES, LineFile
+from .preferences import as_rows
+from .progress import PhaseProgress
+from .protocol import Emit
+from .rows import Example, Row
+from .spool import Packed, Spool
+
+BLOCK_BYTES = 1 << 20
+LEAST_BYTES = 8 << 20
+"""Of a shorter file copies are not worth their start."""
+
+MOST_UNCLEAN = 20
+"""After so many blocks that copies did not vouch for, the rest is read here: each was read twice."""
+
+REPORTED_ROWS = 200
+
+
+def read(
+    path: Path, columns: Mapping[str, str], folder: Path, emit: Emit, *, processes: int = 1
+) -> tuple[DataFile, Notes]:
+    """Read and check a file, and take notes of its rows on the way; the rows go to disk.
+
+    Args:
+        path: The file.
+        columns: Our names to the file's.
+        folder: Where the rows are put, in files without a name.
+        emit: Told of the progress.
+        processes: How many copies of this process may help; with one, none does.
+
+    Returns:
+        What was found out; its ``rows`` are a spool, and its ``pairs`` one of what preference rows compare.
+
+    Raises:
+        DataError: The file is missing, none that can be read, or damaged.
+        SettingsError: ``columns`` names no format.
+    """
+    reading, kept = rows(path, columns), _Kept(Notes(), Spool(folder), Spool(folder))
+    size = path.stat().st_size
+    progress = PhaseProgress(emit, f"read {path.name}", size)
+    lines = reading.container
+    if processes > 1 and size >= LEAST_BYTES and isinstance(lines, LineFile) and not lines.packed:
+        with path.open("rb") as file:
+            _read_shared(reading, lines, kept, file, progress, processes)
+    else:
+        _keep(reading.of(reading.container), reading, kept, progress)
+    for _ in reading.finished():
+        pass  # each is counted in the reading's data
+    progress.end()
+    reading.data.rows, reading.data.pairs = kept.rows, kept.pairs
+    return reading.data, kept.notes
+
+
+@dataclass(slots=True)
+class _Kept:
+    """Where good rows go."""
+
+    notes: Notes
+    rows: Spool
+    pairs: Spool
+
+    def add(self, example: Example) -> None:
+        self.notes.add(example)
+        if isinstance(example, Row):
+            self.rows.append(example)
+        else:
+            for row in as_rows(example):
+                self.pairs.append(row)
+
+
+def _keep(found: Iterator[Example | BadLine], reading: Rows, kept: _Kept, progress: PhaseProgress) -> None:
+    for count, example in enumerate(found):
+        if not isinstance(example, BadLine):
+            kept.add(example)
+        if not count % REPORTED_ROWS:
+            progress.at(reading.done_bytes)
+
+
+@dataclass(frozen=True, slots=True)
+class _Block:
+    """Whole lines of a file: from byte ``begin`` to ``end``, the first of them the one after ``before`` others."""
+
+    begin: int
+    end: int
+    before: int
+    long: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """What a copy found in a block that it vouches for."""
+
+    rows: Packed
+    notes: Notes
+    lines: int
+    blank: int
+    crlf: int
+    ignored: Counter[str]
+
+
+def _read_shared(
+    reading: Rows, lines: LineFile, kept: _Kept, file: IO[bytes], progress: PhaseProgress, processes: int
+) -> None:
+    """Read a file with copies; the first block is read here, so that all know the format."""
+    blocks, unclean, at = _blocks(file.fileno()), 0, 0
+    for block in blocks:
+        _read_here(reading, lines, kept, file, block, progress)
+        at = block.end
+        break
+    if reading.gave_up:
+        return
+    form = next(iter(reading.data.by_format), "")
+    work = partial(_read_block, reading, file.fileno(), form)
+    with closing(forks.shared_out(work, blocks, processes)) as shared:
+        for block, part in shared:
+            if part is None or lines.blank + part.blank > MAX_BLANK_LINES:
+                unclean += 1
+                _read_here(reading, lines, kept, file, block, progress)
+            else:
+                reading.take(form, part.notes.lines, part.ignored)
+                lines.lines, lines.done_bytes = part.lines, block.end
+                lines.blank += part.blank
+                lines.crlf += part.crlf
+                reading.data.lines = part.lines
+                kept.rows.extend(part.rows)
+                kept.notes.extend(part.notes)
+                progress.at(block.end)
+            at = block.end
+            if unclean > MOST_UNCLEAN or reading.gave_up:
+                break
+    if not reading.gave_up:
+        file.seek(at)
+        _keep(reading.of(lines.between(file)), reading, kept, progress)
+
+
+def _read_here(
+    reading: Rows, lines: LineFile, kept: _Kept, file: IO[bytes], block: _Block, progress: PhaseProgress
+) -> None:
+    file.seek(block.begin)
+    _keep(reading.of(lines.between(file, block.end)), reading, kept, progress)
+
+
+def _blocks(descriptor: int) -> Iterator[_Block]:
+    """The file in blocks; a line that is longer than one is a block of its own."""
+    at = before = 0
+    while data := os.pread(descriptor, BLOCK_BYTES, at):
+        cut = len(data) if len(data) < BLOCK_BYTES else data.rfind(b"\n") + 1
+        if cut:
+            block = _Block(at, at + cut, before)
+        else:
+            end = at + len(data)
+            while (more := os.pread(descriptor, BLOCK_BYTES, end)) and b"\n" not in more:
+                end += len(more)
+            block = _Block(at, end + more.find(b"\n") + 1, before, long=True)
+        before += data.count(b"\n", 0, cut) if cut else 1
+        yield block
+        at = block.end
+
+
+def _read_block(reading: Rows, descriptor: int, form: str, block: _Block) -> _Part | None:
+    """In a copy: the rows of a block; None where it holds anything else than good rows of one format."""
+    if block.long:
+        return None
+    lines = LineFile(reading.data.path, lines=block.before)
+    fresh = reading.fresh(lines)
+    kept = _Kept(Notes(), Spool(file=io.BytesIO()), Spool(file=io.BytesIO()))
+    data = io.BytesIO(os.pread(descriptor, block.end - block.begin, block.begin))
+    for example in fresh.of(lines.between(data)):
+        if not isinstance(example, Row):
+            return None
+        kept.add(example)
+    found = fresh.data
+    if (found.by_format.keys() - {form}) or len(found.ignored_keys) >= KEPT_KEYS:
+        return None
+    return _Part(kept.rows.packed(), kept.notes, lines.lines, lines.blank, lines.crlf, found.ignored_keys)

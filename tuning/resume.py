@@ -73,10 +73,8 @@ def fit(recipe: ResolvedRecipe, request: TrainRequest, saved: Mapping[str, str],
         update["compute_dtype"] = devices.compute_dtype(device)
         rules["compute_dtype"] = f"{update['compute_dtype']}: what this {device} device computes well"
     if recipe.optimizer == "paged_adamw_8bit":
-        chosen = request.recipe.optimizer != "auto"
-        fault = (
-            optimizers.fault(optimizers.paged_adamw_8bit, device) if chosen or device == "cuda" else "it is for GPUs"
-        )
+        tried = device == "cuda" or request.recipe.optimizer != "auto"
+        fault = optimizers.fault(optimizers.paged_adamw_8bit, device) if tried else "it is for GPUs"
         if fault:
             update["optimizer"] = "adamw"
             rules["optimizer"] = f"adamw: paged 8-bit AdamW cannot be relied on here ({fault})"

@@ -7,7 +7,6 @@ gradient was finite, and the adapter that was written has been read back and is 
 """
 
 import json
-import math
 import shutil
 import threading
 from collections.abc import Mapping
@@ -57,7 +56,7 @@ class Run:
             stop=stop,
             saving=saving,
             progress=progress,
-            guess_nats=math.log(self.engine.model.get_base_model().config.get_text_config().vocab_size),
+            guess_nats=self.engine.guess_nats,
             situation=situation,
         )
         trainable, total = self.engine.model.get_nb_trainable_parameters()

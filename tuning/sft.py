@@ -14,6 +14,7 @@ What is ours and why:
 """
 
 import importlib.util
+import math
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -145,6 +146,12 @@ class SftEngine:
                 {"prompt": row["prompt"], "answer": self._answer(row["prompt_tokens"]), "reference": row["reference"]}
                 for row in self._prompts
             ]
+
+    @property
+    def guess_nats(self) -> float:
+        """The loss of guessing each token of the vocabulary with the same chance."""
+        model: Any = self.model.get_base_model()
+        return math.log(model.config.get_text_config().vocab_size)
 
     def keep_best(self) -> None:
         """Copy the adapter to host memory."""
@@ -312,8 +319,9 @@ class _Trainer(SFTTrainer):
         if not self.fresh_optimizer or checkpoint is None:
             super()._load_optimizer_and_scheduler(checkpoint)
             return
-        schedule = torch.load(Path(checkpoint) / "scheduler.pt", map_location="cpu", weights_only=True)
-        self.lr_scheduler.load_state_dict(schedule)  # pyright: ignore[reportOptionalMemberAccess]  (made just before)
+        state = torch.load(Path(checkpoint) / "scheduler.pt", map_location="cpu", weights_only=True)
+        schedule: Any = self.lr_scheduler
+        schedule.load_state_dict(state)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         del model

@@ -138,7 +138,11 @@ def _cancels(line: bytes, job: str) -> bool:
     except ValueError:
         say(f"not a JSON line on standard input, ignored: {line[:80]!r}")
         return False
-    return message == {"op": "cancel", "job": job}
+    match message:
+        case {"op": "cancel", "job": named}:
+            return named == job
+        case _:
+            return False
 
 
 def _ask_kernel(number: int) -> None:

@@ -3,7 +3,8 @@
 What it keeps is real: the program's loop, its signals and its watch on standard input, the protocol, the course, the
 checkpoints. What it replaces is what the three stages would do with torch. It starts in 0.2 s.
 
-Environment: ``CHAOS_STEPS`` is the folder of the step logs, ``CHAOS_STEP_S`` the seconds a step takes. Some
+Environment: ``CHAOS_STEPS`` is the folder of the step logs, ``CHAOS_STEP_S`` the seconds a step takes,
+``CHAOS_STAGE_S`` those that prepare and evaluate take. Some
 bases cannot be trained, see ``misbehave``.
 """
 
@@ -13,6 +14,7 @@ import os
 import shutil
 import signal
 import sys
+import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -42,6 +44,7 @@ WEIGHTS = "adapter_model.safetensors"
 def prepare(request, emit):
     """Hash the rows, and write the little that train and publish read."""
     emit("phase", phase="reading rows", done=None, total=None)
+    time.sleep(float(os.environ.get("CHAOS_STAGE_S", "0")))
     out = Path(request.out_dir)
     shutil.rmtree(out, ignore_errors=True)
     (out / "tokenizer").mkdir(parents=True)
@@ -164,6 +167,7 @@ def write_adapter(engine, out, attempt):
 def evaluate(request, emit):
     """Compare the weights with those of a run that nothing interrupted."""
     emit("phase", phase="walking the chain", done=None, total=None)
+    time.sleep(float(os.environ.get("CHAOS_STAGE_S", "0")))
     verify_manifest(Path(request.adapter_dir))
     facts = json.loads((Path(request.prepared_dir) / "prepared.json").read_text())
     weights = (Path(request.adapter_dir) / WEIGHTS).read_text()
