@@ -18,7 +18,7 @@ from typing import Any
 from urllib.parse import quote
 
 from sqlalchemy import URL, Connection, Engine, Pool, create_engine, event, func, make_url, select
-from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, OperationalError, ProgrammingError
+from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, InternalError, OperationalError, ProgrammingError
 from sqlalchemy.orm import Session, sessionmaker
 
 from ..settings.errors import CeloraError, DiskFullError, SettingsError, UnavailableError
@@ -130,7 +130,7 @@ class Database:
     def _translated(self) -> Generator[None]:
         try:
             yield
-        except (OperationalError, InterfaceError, ProgrammingError) as error:
+        except (OperationalError, InterfaceError, InternalError, ProgrammingError) as error:
             told = _told(error, self.shown)
             if told is None:
                 raise
@@ -207,6 +207,8 @@ def new_engine(url: URL, *, foreign_keys: bool = True, **options: Any) -> Engine
         return _sqlite_engine(url, foreign_keys=foreign_keys, **options)
     waits = {"connect_timeout": CONNECT_TIMEOUT_S, "keepalives_idle": 10, "keepalives_interval": 5}
     waits |= {"keepalives_count": 3, "tcp_user_timeout": BUSY_TIMEOUT_S * 1000}
+    # a process that is frozen inside a transaction must not hold its row from the reaper for ever
+    waits |= {"options": f"-c idle_in_transaction_session_timeout={BUSY_TIMEOUT_S}s"}
     given = {"application_name": "celora", **waits, **url.query}  # what the URL says wins
     return create_engine(url.set(query={}), pool_pre_ping=True, connect_args=given, **options)
 

@@ -111,7 +111,8 @@ def retry(
         NotFoundError: There is no such job (of this tenant).
         SettingsError: It has not ended, or completed; or a change is none that a spec can have.
     """
-    old = session.scalars(select(Job).where(Job.id == job_id, *_of(tenant))).one_or_none()
+    wanted = select(Job).where(Job.id == job_id, *_of(tenant)).with_for_update()  # a sweep must not let it go now
+    old = session.scalars(wanted).one_or_none()
     if old is None:
         raise NotFoundError(f"there is no job {job_id}.", hint="`celora list` shows what there is.")
     if old.status not in (Status.FAILED, Status.CANCELLED):

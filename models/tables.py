@@ -130,7 +130,8 @@ class Job(Table):
     ``attempt`` is the fencing token and only rises. ``claimed_at`` is the start of the present stage, ``sent_at`` the
     time its message was sent, ``publication`` how often. ``faults`` counts errors by code, ``adjusted`` is what the
     device's memory forced (recipe.Adjusted), ``least_memory_bytes`` what a device must have after all; ``not_before``
-    holds a job back that failed a moment ago; ``resume_of`` is the job whose checkpoints it may go on from.
+    holds a job back that failed a moment ago; ``resume_of`` is the job whose checkpoints it may go on from. Of a job
+    that was let go (``retention``) ``prepared_uri`` is unset again, and ``log_uri`` empty once its logs are gone, too.
     """
 
     __tablename__ = "job"

@@ -93,6 +93,27 @@ class Settings(BaseSettings):
     keep_prepared_days: Annotated[float, Field(ge=0)] = Field(
         14, description="days that prepared data is kept for reuse after its last use"
     )
+    prepared_bytes: Annotated[int, Field(ge=0)] = Field(
+        100 * 2**30, description="size of each machine's prepared data for reuse, the longest unused goes; 0: no limit"
+    )
+    keep_base_days: Annotated[float, Field(ge=0)] = Field(
+        90, description="days that a machine keeps a base model that no job uses after its last use"
+    )
+    cache_bytes: Annotated[int, Field(ge=0)] = Field(
+        0, description="size of each machine's base models, the longest unused goes, never a live job's; 0: no limit"
+    )
+    keep_checkpoint_days: Annotated[float, Field(ge=0)] = Field(
+        30, description="days that an ended job can be retried or evaluated again; then its checkpoints and data go"
+    )
+    keep_log_days: Annotated[float, Field(ge=0)] = Field(
+        90, description="days that an ended job's logs are kept, at least as long as its checkpoints"
+    )
+    job_log_bytes: Annotated[int, Field(ge=0)] = Field(
+        100 * 10**6, description="size above which a job's log loses its middle; 0: no limit"
+    )
+    service_log_bytes: Annotated[int, Field(ge=0)] = Field(
+        50 * 10**6, description="size above which the log of a process of `celora up` or `node` is rotated; 0: never"
+    )
     grace_s: Annotated[float, Field(gt=0)] = Field(60, description="seconds a trainer has to checkpoint when stopped")
     visibility_timeout_s: Annotated[int, Field(gt=0)] = Field(
         120, description="seconds until Redis gives an unacknowledged message out again; the same in every process"

@@ -1,7 +1,8 @@
 """Artifacts below one fsspec root: a folder counts once its manifest is there, and the manifest is uploaded last.
 
 Nothing here relies on a rename on an object store. On a local root a folder is copied aside, flushed and renamed, so
-that no reader ever sees half of one. Every URI must lie below the root, whoever wrote it.
+that no reader ever sees half of one. Every URI must lie below the root, whoever wrote it. A remote store that fails
+or is slow is asked again until a deadline (patience.py); a local disk is not.
 """
 
 import errno
@@ -13,19 +14,21 @@ import uuid
 from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, TypeVar
 
 import fsspec  # pyright: ignore[reportMissingTypeStubs]
 
 from ..settings.errors import CeloraError, DataError, DiskFullError, SettingsError, StorageError, UnavailableError
 from ..settings.failpoints import hit
 from .manifest import MANIFEST, files_below, verify_manifest
+from .patience import PATIENCE_S, Patience
 
 CHUNK_BYTES = 1 << 20
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 EXTRAS = {"s3": "celora[s3]", "s3a": "celora[s3]", "gs": "gcsfs", "gcs": "gcsfs", "az": "adlfs", "abfs": "adlfs"}
 """What to install for a protocol."""
 
+T = TypeVar("T")
 OnBytes = Callable[[int], None]
 """Called with the number of bytes that were just read or written."""
 
@@ -35,13 +38,15 @@ class Artifacts:
 
     Args:
         root: An fsspec URL: ``file:///…``, ``s3://bucket/prefix``, ``memory://…``.
+        patience_s: Seconds that a remote store's errors are borne, what the bytes of a transfer take aside.
 
     Raises:
         SettingsError: Nothing speaks its protocol.
         UnavailableError: The part that speaks its protocol is not installed.
     """
 
-    def __init__(self, root: str) -> None:
+    def __init__(self, root: str, patience_s: float = PATIENCE_S) -> None:
+        self._patience = Patience(patience_s)
         self.root = root.rstrip("/")
         protocol = self.root.split("://", 1)[0] if "://" in self.root else "file"
         self._local = protocol == "file"
@@ -82,7 +87,7 @@ class Artifacts:
     def exists(self, uri: str) -> bool:
         """Whether a file or folder is there."""
         with self._translated(uri):
-            return bool(self._files.exists(uri))
+            return bool(self._patiently(uri, lambda: self._files.exists(uri)))
 
     def committed(self, uri: str) -> bool:
         """Whether a folder is there as a whole, which its manifest says."""
@@ -92,17 +97,27 @@ class Artifacts:
         """Every file below a folder as a sorted relative path; none where there is no folder."""
         with self._translated(uri):
             base = str(self._files._strip_protocol(uri)).rstrip("/") + "/"  # noqa: SLF001  (fsspec's way to compare paths)
-            return sorted(str(path).removeprefix(base) for path in self._files.find(uri))
+            found = self._patiently(uri, lambda: self._files.find(uri))
+            return sorted(str(path).removeprefix(base) for path in found)
+
+    def names(self, uri: str) -> list[str]:
+        """The names right below a folder, sorted; none where there is no folder."""
+        with self._translated(uri):
+            try:
+                found = self._patiently(uri, lambda: self._files.ls(uri, detail=False))
+            except FileNotFoundError:
+                return []
+            return sorted({str(path).rstrip("/").rsplit("/", 1)[-1] for path in found})
 
     def size_bytes(self, uri: str) -> int:
         """The size of a file, or of all files of a folder."""
         with self._translated(uri):
-            return int(self._files.du(uri))
+            return int(self._patiently(uri, lambda: self._files.du(uri)))
 
     def read_bytes(self, uri: str) -> bytes:
         """The content of one file."""
         with self._translated(uri):
-            return bytes(self._files.cat_file(uri))
+            return bytes(self._patiently(uri, lambda: self._files.cat_file(uri)))
 
     def read_json(self, uri: str) -> Any:
         """The content of one JSON file.
@@ -120,15 +135,19 @@ class Artifacts:
         with self._translated(uri, need=lambda: path.stat().st_size):
             target = self.local_path(uri)
             if target is None:
-                self._files.put_file(str(path), uri)
+                self._put(path, uri, self._patience.deadline(path.stat().st_size))
             else:
                 with _staged(target) as staged:
                     _copy(path, staged)
 
     def get_file(self, uri: str, path: Path) -> None:
         """Download one file; no reader sees half of it."""
+        size = 0 if self._local else self.size_bytes(uri)
+        self._get(uri, path, self._patience.deadline(size))
+
+    def _get(self, uri: str, path: Path, deadline: float) -> None:
         with self._translated(uri), _staged(path) as staged:
-            self._files.get_file(uri, str(staged))
+            self._patiently(uri, lambda: self._files.get_file(uri, str(staged)), deadline)
 
     def put_folder(self, folder: Path, uri: str) -> None:
         """Upload a folder that has a manifest, replacing what stood there.
@@ -149,8 +168,9 @@ class Artifacts:
                     hit("upload.staged")
                 return
             self._remove(uri)
+            deadline = self._patience.deadline(sum((folder / name).stat().st_size for name in names))
             for name in names:
-                self._files.put_file(str(folder / name), f"{uri}/{name}")
+                self._put(folder / name, f"{uri}/{name}", deadline)
                 hit("upload.file")
 
     def get_folder(self, uri: str, folder: Path, on_bytes: OnBytes | None = None) -> dict[str, Any]:
@@ -163,9 +183,9 @@ class Artifacts:
             raise StorageError(f"{uri} was never finished, or is gone.")
         manifest: dict[str, Any] = self.read_json(f"{uri}/{MANIFEST}")
         sizes = {str(entry["name"]): int(entry["size_bytes"]) for entry in manifest["files"]}
+        deadline = self._patience.deadline(sum(sizes.values()))
         for name in (*sizes, MANIFEST):
-            source = self._inside(f"{uri}/{name}")
-            self.get_file(source, folder / name)
+            self._get(self._inside(f"{uri}/{name}"), folder / name, deadline)
             if on_bytes is not None:
                 on_bytes(sizes.get(name, 0))
         return verify_manifest(folder)
@@ -219,9 +239,18 @@ class Artifacts:
 
     def _remove(self, uri: str) -> None:
         with suppress(FileNotFoundError, NotADirectoryError):
-            self._files.rm_file(f"{uri}/{MANIFEST}")
+            self._patiently(uri, lambda: self._files.rm_file(f"{uri}/{MANIFEST}"))
         with suppress(FileNotFoundError):
-            self._files.rm(uri, recursive=True)
+            self._patiently(uri, lambda: self._files.rm(uri, recursive=True))
+
+    def _put(self, path: Path, uri: str, deadline: float) -> None:
+        self._patiently(uri, lambda: self._files.put_file(str(path), uri), deadline)
+
+    def _patiently(self, uri: str, call: Callable[[], T], deadline: float | None = None) -> T:
+        """Make a call that may be repeated: on a remote store until a deadline, on a local disk once."""
+        if self._local:
+            return call()
+        return self._patience.call(uri, call, self._patience.deadline() if deadline is None else deadline)
 
     def _inside(self, uri: str) -> str:
         below = uri.removeprefix(self.root + "/")

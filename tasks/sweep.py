@@ -1,31 +1,97 @@
-"""``celora.sweep``: the only one that deletes, on this machine: scratch of ended jobs, prepared data nobody uses."""
+"""``celora.sweep``: the only one that deletes artifacts: checkpoints, data and logs of jobs that ended long ago.
+
+What stays of a job for good is its row, its published adapter, its evaluation and the receipt of its data. The disks of
+the machines are kept by their own workers (``workers.housekeeping``).
+"""
 
 import logging
-import shutil
+from datetime import timedelta
 from typing import Any
 
-from ..models.database import get_database
+from ..models import retention
+from ..models.database import Database, get_database, now
+from ..models.states import Status
 from ..models.tables import Job
-from ..settings.settings import get_settings
-from ..tuning import reuse
-from ..workers.markers import Markers
+from ..settings.errors import StorageError
+from ..settings.settings import Settings, get_settings
+from ..storage.artifacts import Artifacts
 from .base import task
 
 logger = logging.getLogger(__name__)
+
+KEPT = frozenset({"receipt.json", "trackers"})
+"""What stays of an attempt, whatever became of its job."""
+
+RESULTS = frozenset({"evaluation"})
+"""What stays of a completed job's attempts beside that; the published adapter is known by its own row."""
 
 
 @task("sweep", ignore_result=True)
 def sweep(self: Any) -> None:  # noqa: ARG001  (Celery binds every task)
     """Remove what no live job needs."""
-    settings = get_settings()
-    Markers(settings.home / "run").sweep()
-    if gone := reuse.sweep(settings.cache, settings.keep_prepared_days):
-        logger.info("swept %d prepared datasets that nobody used", gone)
-    if not settings.scratch.exists():
-        return
-    with get_database().session() as session:
-        for folder in settings.scratch.iterdir():
-            job = session.get(Job, folder.name)
-            if job is not None and job.status.final:
-                shutil.rmtree(folder, ignore_errors=True)
-                logger.info("swept the scratch of job %s", folder.name)
+    sweep_artifacts(get_settings(), get_database())
+
+
+def sweep_artifacts(settings: Settings, database: Database) -> int:
+    """Let old jobs go, and remove their files.
+
+    Returns:
+        The bytes that became free.
+    """
+    artifacts = Artifacts(settings.artifacts)
+    days = settings.keep_checkpoint_days
+    with database.session() as session:
+        at = now(session)
+        before = at - timedelta(days=days)
+        candidates = retention.expired(session, before)
+    freed = 0
+    for job_id in candidates:
+        with database.transaction() as session:
+            ours = retention.let_go(session, job_id, before)
+        if ours:
+            freed += _remove(database, artifacts, job_id, logs=False)
+    with database.session() as session:
+        old = retention.with_logs(session, at - timedelta(days=max(days, settings.keep_log_days)))
+    for job_id in old:
+        freed += _remove(database, artifacts, job_id, logs=True)
+    if freed:
+        logger.info("%.1f MiB of artifacts were swept", freed / 2**20)
+    return freed
+
+
+def _remove(database: Database, artifacts: Artifacts, job_id: str, *, logs: bool) -> int:
+    """Remove a job's files, its results aside; a storage that fails leaves them to the sweep of its logs."""
+    root = artifacts.uri("jobs", job_id)
+    with database.session() as session:
+        published = retention.published_below(session, root)
+        completed = session.get_one(Job, job_id).status is Status.COMPLETED
+    kept = KEPT | RESULTS if completed else KEPT
+    freed = 0
+    try:
+        for name in artifacts.names(root):
+            if name.startswith("attempt-"):
+                freed += _remove_attempt(artifacts, f"{root}/{name}", published, kept)
+            elif logs and name == "logs":
+                freed += _remove_folder(artifacts, f"{root}/{name}")
+    except StorageError as error:
+        logger.warning("the files of job %s could not all be swept: %s", job_id, error)
+        return freed
+    if logs:
+        with database.transaction() as session:
+            retention.logs_gone(session, job_id)
+    return freed
+
+
+def _remove_attempt(artifacts: Artifacts, uri: str, published: set[str], kept: frozenset[str]) -> int:
+    names = artifacts.names(uri)
+    going = [name for name in names if name not in kept and f"{uri}/{name}" not in published]
+    if len(going) == len(names):
+        return _remove_folder(artifacts, uri)
+    return sum(_remove_folder(artifacts, f"{uri}/{name}") for name in going)
+
+
+def _remove_folder(artifacts: Artifacts, uri: str) -> int:
+    size = artifacts.size_bytes(uri)
+    artifacts.remove(uri)
+    logger.info("swept %s (%d bytes)", uri, size)
+    return size

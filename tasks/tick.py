@@ -59,13 +59,18 @@ def dispatch(database: Database, settings: Settings) -> int:
 
 
 def resend(database: Database, settings: Settings) -> None:
-    """Send again what was recorded as sent and never claimed; the claim makes a duplicate harmless."""
+    """Send again what was recorded as sent and never claimed; the claim makes a duplicate harmless.
+
+    What nobody takes from its queue goes back to waiting, which tells why, and another GPU type may take it.
+    """
     with database.transaction() as session:
         again: list[tuple[Sending, Stage]] = []
-        read = _queues_that_are_read(session)
+        read = _queues_that_are_read(session, settings)
         for job in history.undelivered(session, settings.claim_s):
-            if queue_of(job.stage, job.gpu_type) not in read:
-                continue  # its message waits in the queue; another one would only wait beside it
+            queue = queue_of(job.stage, job.gpu_type)
+            if queue not in read:
+                transitions.hand_back(session, job.id, job.attempt, job.stage, f"nobody takes work from {queue} now")
+                continue
             publication = transitions.resend(session, job.id, job.attempt, job.stage, job.publication)
             if publication is not None:
                 again.append((_sending(job.id, job.attempt, publication, job.gpu_type), job.stage))
@@ -75,10 +80,10 @@ def resend(database: Database, settings: Settings) -> None:
         _send(sending, stage)
 
 
-def _queues_that_are_read(session: Session) -> set[str]:
-    """The queues that a worker which is online reads."""
-    online = session.scalars(select(Worker.queues).where(Worker.status == "online"))
-    return {name for names in online for name in names}
+def _queues_that_are_read(session: Session, settings: Settings) -> set[str]:
+    """The queues that a worker reads which is online and takes work."""
+    online = session.scalars(select(Worker).where(Worker.status == "online"))
+    return {name for row in online if not obstacle(row, settings.foreign_memory_bytes) for name in row.queues}
 
 
 def _decide(session: Session, settings: Settings) -> Decision:

@@ -92,4 +92,6 @@ def _resume_point(held: Held) -> Path | None:
             continue
         held.note("info", "resumed", f"training goes on from step {step} of attempt {attempt}")
         return folder
+    if candidates:
+        held.note("warning", "started_again", "no checkpoint could be used; training starts again at step 0")
     return None

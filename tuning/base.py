@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from ..settings import bases
 from ..settings.errors import BaseModelError
 from . import hub as hub_access
-from .cache import CachedBase, QuantizedCopy, cached, remove
+from .cache import CachedBase, QuantizedCopy, cached, remove, used
 from .protocol import Base, Emit, HubAccess
 from .weights import (
     context_tokens,
@@ -85,6 +85,7 @@ def folder(base: Base, cache: Path, hub: HubAccess, emit: Emit) -> Path:
     _allowed(base.name, hub)
     if base.kind == "hub":
         path = hub_access.fetch(base.name, base.revision, cache, hub, emit)[1]
+        used(path)
     else:
         kind, name, place = _identify(base.source)
         path = _local_folder(kind, name, place, cache, emit)

@@ -8,9 +8,12 @@ sizes, not by hashing gigabytes before each load.
 import errno
 import fcntl
 import json
+import logging
+import os
 import shutil
-from collections.abc import Callable, Generator
-from contextlib import contextmanager
+import time
+from collections.abc import Callable, Collection, Generator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +21,9 @@ from typing import Any
 from ..settings.errors import DiskFullError, NotFoundError, UnavailableError
 from ..storage.manifest import MANIFEST, commit
 
+logger = logging.getLogger(__name__)
+
+DAY_S = 86400
 CONVERTED = "converted"
 QUANTIZED = "quantized"
 HUB = "hub"
@@ -72,6 +78,7 @@ def stored(final: Path, make: Callable[[Path], dict[str, Any]]) -> Path:
         DiskFullError: The cache's disk is full; nothing is left behind.
     """
     if is_whole(final):
+        used(final)
         return final
     final.parent.mkdir(parents=True, exist_ok=True)
     with _locked(final):
@@ -151,6 +158,53 @@ def remove(cache: Path, name: str) -> int:
         for folder in folders:
             _remove_folder(folder)
     return sum(base.size_bytes + sum(copy.size_bytes for copy in base.quantized) for base in found)
+
+
+def extent(folder: Path) -> tuple[int, float]:
+    """Size in bytes and the time of the last change of a folder and everything in it, Unix seconds."""
+    stats: list[os.stat_result] = []
+    for path in [folder, *folder.rglob("*")]:
+        with suppress(FileNotFoundError):  # its owner is at work
+            stats.append(path.lstat())
+    return sum(found.st_size for found in stats), max((found.st_mtime for found in stats), default=0.0)
+
+
+def sweep(cache: Path, keep_days: float, limit_bytes: int, needed: Collection[str]) -> int:
+    """Remove bases and copies that nobody used for so long, and the longest unused above a size.
+
+    Args:
+        cache: The installation's cache.
+        keep_days: Days since the last use, which each load marks at the folder.
+        limit_bytes: Size of what may stay; 0: no limit.
+        needed: Names of bases that are left alone.
+
+    Returns:
+        The bytes that became free.
+    """
+    found: list[tuple[float, int, Path, CachedBase]] = []
+    for base in cached(cache):
+        own = [(base.path, base.size_bytes)] if base.size_bytes else []
+        for path, size in [*own, *((copy.path, copy.size_bytes) for copy in base.quantized)]:
+            found.append((path.stat().st_mtime, size, path, base))
+    oldest, freed, kept = time.time() - keep_days * DAY_S, 0, 0
+    for used_at, size, path, base in sorted(found, key=lambda each: (each[3].name in needed, each[0]), reverse=True):
+        kept += size
+        if base.name in needed or not (used_at < oldest or 0 < limit_bytes < kept):
+            continue
+        try:
+            _remove_from_hub(cache, base.revision) if cache / HUB in path.parents else _remove_folder(path)
+        except UnavailableError as error:
+            logger.info("the base %s stays: %s", base.name, error)
+            continue
+        logger.info("swept %s of the base %s (%d bytes)", path, base.name, size)
+        freed, kept = freed + size, kept - size
+    return freed
+
+
+def used(folder: Path) -> None:
+    """Mark a folder's last use, by which ``sweep`` goes; a cache that may only be read is left as it is."""
+    with suppress(PermissionError):
+        os.utime(folder)
 
 
 def _from_hub(cache: Path) -> list[CachedBase]:

@@ -19,10 +19,10 @@ import numpy as np
 from ..settings.errors import DataError, DiskFullError, LimitError, SettingsError
 from ..storage.manifest import commit
 from . import base as bases
-from . import estimates, limits, reuse
+from . import estimates, forks, limits, reading, reuse
 from .estimate import memory_bytes
 from .findings import Notes
-from .formats import BadRowsError, DataFile, Row, require_good, rows
+from .formats import BadRowsError, DataFile, Row, require_good
 from .masks import Encoded
 from .prepared import (
     TRAIN,
@@ -32,11 +32,10 @@ from .prepared import (
     load_settings,
     save_result,
 )
-from .progress import PhaseProgress
 from .protocol import Base, Emit, PrepareRequest, PrepareResult
 from .receipt import VERSION, Survey, Warned, file_facts, refused, row_warnings, sample_pieces, set_facts, set_warnings
 from .split import split
-from .spool import Spool, choose_rows
+from .spool import choose_rows
 from .templates import ChatTemplate, choose
 from .tokens import NoUsableRowsError, Tokenization, TokenizedSet, report_bad
 from .weights import read_json
@@ -46,7 +45,6 @@ __all__ = ["PreparedSet", "eval_rows", "load_result", "load_settings", "prepare"
 ASKED = {"recipe", "seed", "eval_fraction"}
 """Fields of a request that stand in ``prepared.json``."""
 
-REPORTED_ROWS = 200
 SPLIT = "eval"
 DEFAULT_MAX_LENGTH = 2048
 SET_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
@@ -113,7 +111,14 @@ class _Work:
         done: dict[str, TokenizedSet] = {}
         length, completion_only = self.max_length, self.request.recipe.completion_only
         for name, members in _sets(self.request, self.files, self.survey).items():
-            run = Tokenization(self.template, name, folder=staged, max_length=length, completion_only=completion_only)
+            run = Tokenization(
+                self.template,
+                name,
+                folder=staged,
+                max_length=length,
+                completion_only=completion_only,
+                processes=forks.processes(self.request.threads),
+            )
             try:
                 done[name] = run.tokenize(members, self.files.get(name, self.files[TRAIN]), emit)
             except BadRowsError:
@@ -272,7 +277,9 @@ def _read_all(request: PrepareRequest, folder: Path, emit: Emit) -> tuple[dict[s
     files: dict[str, DataFile] = {}
     notes: dict[str, Notes] = {}
     for name, path in {TRAIN: request.dataset, **request.eval_datasets}.items():
-        files[name], notes[name] = _read(Path(path), request.columns, folder, emit)
+        files[name], notes[name] = reading.read(
+            Path(path), request.columns, folder, emit, processes=forks.processes(request.threads)
+        )
         report_bad(files[name], emit)
     try:
         for data in files.values():
@@ -281,21 +288,6 @@ def _read_all(request: PrepareRequest, folder: Path, emit: Emit) -> tuple[dict[s
         emit("receipt", receipt=refused(files, Survey.of(notes, drop=False)))
         raise
     return files, notes
-
-
-def _read(path: Path, columns: dict[str, str], folder: Path, emit: Emit) -> tuple[DataFile, Notes]:
-    """Read and check a file, and take notes of its rows on the way; the rows go to disk."""
-    reading, notes, good = rows(path, columns), Notes(), Spool(folder)
-    progress = PhaseProgress(emit, f"read {path.name}", path.stat().st_size)
-    for count, found in enumerate(reading):
-        if isinstance(found, Row):
-            good.append(found)
-            notes.add(found)
-        if not count % REPORTED_ROWS:
-            progress.at(reading.done_bytes)
-    progress.end()
-    reading.data.rows = good
-    return reading.data, notes
 
 
 def _sets(request: PrepareRequest, files: dict[str, DataFile], survey: Survey) -> dict[str, Sequence[Row]]:

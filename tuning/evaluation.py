@@ -21,12 +21,13 @@ from uuid import uuid4
 
 from peft import PeftModel
 
-from ..settings.errors import CeloraError
+from ..settings.errors import CeloraError, DeviceError
 from ..storage.manifest import commit
 from . import base as bases
 from . import device as devices
 from . import metrics as text
 from .adapter import CONFIG, servable
+from .failures import Situation, explained, kind_of
 from .generation import BATCH_ROWS, Answers, answer
 from .loss import pad_batch
 from .prepared import TRAIN, PreparedSet, eval_rows, load_result, load_settings, permutation
@@ -206,8 +207,19 @@ def evaluate(request: EvaluateRequest, emit: Emit) -> EvaluateResult:
     Raises:
         VerificationError: The adapter failed a check; nothing is written.
         BaseModelError: The base can't be had here (any more).
+        TrainingError: Memory ran out, or the device failed.
+        DiskFullError: There is no space left for what was measured.
     """
+    out = Path(request.out_dir).parent
+    out.mkdir(parents=True, exist_ok=True)
+    situation = Situation(request.device, out, recipe=request.recipe)
+    with explained(situation):
+        return _evaluate(request, emit, situation)
+
+
+def _evaluate(request: EvaluateRequest, emit: Emit, situation: Situation) -> EvaluateResult:
     run = _Evaluation(request, emit)
+    situation.doing = "evaluating"
     found: list[_SetResult] = []
     for name in run.sets:
         found.append(_SetResult(name, list(eval_rows(run.prepared_dir, name)), run.losses(name)))
@@ -241,7 +253,14 @@ def generate(request: GenerateRequest, emit: Emit) -> GenerateResult:
     Raises:
         StorageError: ``adapter_dir`` holds no adapter.
         BaseModelError: The base can't be had here.
+        TrainingError: Memory ran out, or the device failed.
     """
+    situation = Situation(request.device)
+    with explained(situation):
+        return _generate(request, emit, situation)
+
+
+def _generate(request: GenerateRequest, emit: Emit, situation: Situation) -> GenerateResult:
     cache, device = Path(request.cache_dir), request.device
     folder = Path(request.adapter_dir) if request.adapter_dir else None
     own_tokenizer = folder is not None and (folder / "tokenizer_config.json").is_file()
@@ -259,6 +278,7 @@ def generate(request: GenerateRequest, emit: Emit) -> GenerateResult:
     )
     if folder is not None:
         model = plain_peft(model, folder).get_base_model()
+    situation.doing = "generating"
     before = [{"role": "system", "content": request.system}] if request.system else []
     texts = [
         template.render([*before, {"role": "user", "content": prompt}], generation_prompt=True)
@@ -290,8 +310,10 @@ def _answer_or_warn(run: _Evaluation, found: _SetResult) -> None:
         run.answer(found)
     except CeloraError:
         raise
-    except Exception as error:  # noqa: BLE001  (the adapter is checked and good; answers can be measured again alone)
-        traceback.print_exc()  # into the job's log
+    except Exception as error:
+        if kind_of(error, run.request.device) is DeviceError:
+            raise  # nothing more can be computed in this process, and the worker has to know
+        traceback.print_exc()  # into the job's log; the adapter is good, and answers can be measured again alone
         found.answers, found.answered = {}, []
         run.warnings.append(
             f"{found.name}: no answers were measured ({type(error).__name__}: {(str(error).splitlines() or [''])[0]}); "

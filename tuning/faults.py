@@ -47,6 +47,13 @@ class BadLines:
             self.shown.append(bad)
         self.counts[bad.kind] += 1 + bad.also
 
+    def extend(self, other: "BadLines") -> None:
+        """Take over the bad lines that follow."""
+        for bad in other.shown:
+            self.add(bad)
+            other.counts[bad.kind] -= 1 + bad.also
+        self.counts.update(other.counts)
+
     @property
     def total(self) -> int:
         """How many there are."""

@@ -19,7 +19,7 @@ import time
 import traceback
 import warnings
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, Pipe, wait
@@ -50,7 +50,7 @@ def processes(asked: int = 0) -> int:
 
 def shared_out(
     work: Callable[[Piece], Result], pieces: Iterable[Piece], count: int
-) -> Iterator[tuple[Piece, Result | None]]:
+) -> Generator[tuple[Piece, Result | None]]:
     """Let copies of this process work on pieces.
 
     Args:

@@ -178,7 +178,7 @@ class Rows:
     def fresh(self, container: Container) -> "Rows":
         """The same reader with nothing read yet, of another container."""
         other = copy.copy(self)
-        other.container, other._numbers = container, {}
+        other.container, other._numbers = container, {}  # noqa: SLF001  (another one of ours)
         other.data = DataFile(path=self.data.path, sha256="", size_bytes=0)
         return other
 

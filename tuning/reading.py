@@ -62,7 +62,7 @@ def read(
     lines = reading.container
     if processes > 1 and size >= LEAST_BYTES and isinstance(lines, LineFile) and not lines.packed:
         with path.open("rb") as file:
-            _read_shared(reading, lines, kept, file, progress, processes)
+            _Shared(reading, lines, kept, file, progress).read(processes)
     else:
         _keep(reading.of(reading.container), reading, kept, progress)
     for _ in reading.finished():
@@ -119,46 +119,53 @@ class _Part:
     ignored: Counter[str]
 
 
-def _read_shared(
-    reading: Rows, lines: LineFile, kept: _Kept, file: IO[bytes], progress: PhaseProgress, processes: int
-) -> None:
-    """Read a file with copies; the first block is read here, so that all know the format."""
-    blocks, unclean, at = _blocks(file.fileno()), 0, 0
-    for block in blocks:
-        _read_here(reading, lines, kept, file, block, progress)
-        at = block.end
-        break
-    if reading.gave_up:
-        return
-    form = next(iter(reading.data.by_format), "")
-    work = partial(_read_block, reading, file.fileno(), form)
-    with closing(forks.shared_out(work, blocks, processes)) as shared:
-        for block, part in shared:
-            if part is None or lines.blank + part.blank > MAX_BLANK_LINES:
-                unclean += 1
-                _read_here(reading, lines, kept, file, block, progress)
-            else:
-                reading.take(form, part.notes.lines, part.ignored)
-                lines.lines, lines.done_bytes = part.lines, block.end
-                lines.blank += part.blank
-                lines.crlf += part.crlf
-                reading.data.lines = part.lines
-                kept.rows.extend(part.rows)
-                kept.notes.extend(part.notes)
-                progress.at(block.end)
-            at = block.end
-            if unclean > MOST_UNCLEAN or reading.gave_up:
-                break
-    if not reading.gave_up:
-        file.seek(at)
-        _keep(reading.of(lines.between(file)), reading, kept, progress)
+@dataclass(slots=True)
+class _Shared:
+    """A file that is read with copies of this process."""
 
+    reading: Rows
+    lines: LineFile
+    kept: _Kept
+    file: IO[bytes]
+    progress: PhaseProgress
 
-def _read_here(
-    reading: Rows, lines: LineFile, kept: _Kept, file: IO[bytes], block: _Block, progress: PhaseProgress
-) -> None:
-    file.seek(block.begin)
-    _keep(reading.of(lines.between(file, block.end)), reading, kept, progress)
+    def read(self, processes: int) -> None:
+        """Read all of it; the first block is read here, so that all know the format."""
+        blocks = _blocks(self.file.fileno())
+        first = next(blocks)
+        self._here(first)
+        at, unclean, form = first.end, 0, next(iter(self.reading.data.by_format), "")
+        if form and not self.reading.gave_up:
+            work = partial(_read_block, self.reading, self.file.fileno(), form)
+            with closing(forks.shared_out(work, blocks, processes)) as shared:
+                for block, part in shared:
+                    if part is None or self.lines.blank + part.blank > MAX_BLANK_LINES:
+                        unclean += 1
+                        self._here(block)
+                    else:
+                        self._take(form, block, part)
+                    at = block.end
+                    if unclean > MOST_UNCLEAN or self.reading.gave_up:
+                        break
+        if not self.reading.gave_up:
+            self.file.seek(at)
+            _keep(self.reading.of(self.lines.between(self.file)), self.reading, self.kept, self.progress)
+
+    def _here(self, block: _Block) -> None:
+        self.file.seek(block.begin)
+        _keep(self.reading.of(self.lines.between(self.file, block.end)), self.reading, self.kept, self.progress)
+
+    def _take(self, form: str, block: _Block, part: _Part) -> None:
+        """What a copy vouches for."""
+        lines = self.lines
+        self.reading.take(form, part.notes.lines, part.ignored)
+        self.reading.data.lines = lines.lines = part.lines
+        lines.done_bytes = block.end
+        lines.blank += part.blank
+        lines.crlf += part.crlf
+        self.kept.rows.extend(part.rows)
+        self.kept.notes.extend(part.notes)
+        self.progress.at(block.end)
 
 
 def _blocks(descriptor: int) -> Iterator[_Block]:

@@ -7,7 +7,7 @@ sample and the labels, and there whatever looks like a secret or personal data i
 
 from array import array
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from itertools import pairwise
 from typing import Any
 
@@ -50,6 +50,16 @@ class SetFacts:
     prompt_differs: int = 0
     boundary_checked: int = 0
     boundary_merged: int = 0
+
+    def extend(self, other: "SetFacts") -> None:
+        """Take over what came to light of the rows that follow."""
+        for each in fields(self):
+            mine, theirs = getattr(self, each.name), getattr(other, each.name)
+            if isinstance(mine, int):
+                setattr(self, each.name, mine + theirs)
+            else:
+                mine.extend(theirs)
+        del self.dropped_lines[KEPT_LINES:]
 
 
 @dataclass(frozen=True, slots=True)

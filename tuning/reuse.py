@@ -13,6 +13,7 @@ import errno
 import fcntl
 import hashlib
 import json
+import logging
 import os
 import shutil
 import time
@@ -27,6 +28,8 @@ from ..settings.errors import StorageError
 from ..storage.manifest import MANIFEST, file_sha256, files_below, verify_manifest
 from .protocol import Base, Emit, PrepareRequest
 from .weights import file_digest
+
+logger = logging.getLogger(__name__)
 
 PREPARED = "prepared"
 DAY_S = 86400
@@ -146,17 +149,31 @@ class Entry:
             shutil.rmtree(aside, ignore_errors=True)
 
 
-def sweep(cache: Path, keep_days: float) -> int:
-    """Remove entries that nobody used for so long, and what killed processes left; returns how many."""
+def sweep(cache: Path, keep_days: float, limit_bytes: int = 0) -> int:
+    """Remove entries that nobody used for so long, the longest unused above a size, and what killed processes left.
+
+    Args:
+        cache: The installation's cache.
+        keep_days: Days since the last use.
+        limit_bytes: Size of what may stay; 0: no limit.
+
+    Returns:
+        The bytes that became free.
+    """
     folder = cache / PREPARED
     if not folder.is_dir():
         return 0
-    oldest = time.time() - keep_days * DAY_S
+    oldest, freed, kept = time.time() - keep_days * DAY_S, 0, 0
     with _locked(folder):
-        late = [path for path in folder.iterdir() if path.is_dir() and path.stat().st_mtime < oldest]
-        for path in late:
-            shutil.rmtree(path, ignore_errors=True)
-    return len(late)
+        used = {path: path.stat().st_mtime for path in folder.iterdir() if path.is_dir()}
+        for path in sorted(used, key=lambda path: used[path], reverse=True):
+            size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+            kept += size
+            if used[path] < oldest or 0 < limit_bytes < kept:
+                shutil.rmtree(path, ignore_errors=True)
+                logger.info("swept the prepared data %s (%d bytes)", path.name, size)
+                freed, kept = freed + size, kept - size
+    return freed
 
 
 def _place(source: Path, target: Path, names: Iterable[str]) -> None:

@@ -21,6 +21,7 @@ from jinja2 import nodes
 from . import limits
 from .formats import Row
 from .masks import Span
+from .spool import Turns, row_of
 from .templates import ChatTemplate, Rendered, TemplateRefusalError, system_folded
 
 _OPEN, _CLOSE = "\ue0a3", "\ue0a4"
@@ -202,21 +203,41 @@ class _Place:
         return sum(map(len, filled[: self.parts])) + self.characters
 
 
-@dataclass(frozen=True, slots=True)
-class _Shape:
+@dataclass(slots=True)
+class Shape:
     """What a template makes of all rows with the same roles."""
 
     parts: tuple[_Part, ...]
     spans: tuple[tuple[_Place, _Place | None], ...]
     prompt: _Place
     guards: tuple[_Guard, ...]
+    _fixed: list[str] = field(init=False)
+    _slots: list[tuple[int, _Slot]] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._fixed = [part if isinstance(part, str) else "" for part in self.parts]
+        self._slots = [(number, part) for number, part in enumerate(self.parts) if isinstance(part, _Slot)]
 
     def fill(self, words: Sequence[str]) -> list[str] | None:
-        """The parts with words in their places; None where a guard says that the template would do something else."""
+        """The parts with words in their places.
+
+        None where the template would do something else: a guard says so, or a message has no words.
+        """
+        for said in words:
+            if not said or said.isspace():
+                return None
         for guard in self.guards:
             if guard.holds(words[guard.slot.message]):
                 return None
-        return [part if isinstance(part, str) else part.of(words[part.message]) for part in self.parts]
+        filled = self._fixed.copy()
+        for number, slot in self._slots:
+            said = words[slot.message]
+            filled[number] = slot.of(said) if slot.left or slot.right else said
+        return filled
+
+    def trained(self, filled: Sequence[str], length: int) -> list[tuple[int, int]]:
+        """Where loss begins and ends in the filled parts, which are so many characters together."""
+        return [(start.at(filled), length if end is None else end.at(filled)) for start, end in self.spans]
 
 
 @dataclass(slots=True)
@@ -228,7 +249,7 @@ class Shapes:
     """
 
     template: ChatTemplate
-    _shapes: dict[Any, _Shape | None] = field(default_factory=dict[Any, _Shape | None], init=False)
+    _shapes: dict[Any, Shape | None] = field(default_factory=dict[Any, Shape | None], init=False)
     _run: Callable[..., str] | None = field(init=False)
 
     def __post_init__(self) -> None:
@@ -243,7 +264,7 @@ class Shapes:
         text = "".join(filled)
         if not completion_only:
             return Rendered(text, None)
-        return Rendered(text, [Span(a.at(filled), len(text) if b is None else b.at(filled)) for a, b in shape.spans])
+        return Rendered(text, [Span(start, end) for start, end in shape.trained(filled, len(text))])
 
     def prompt(self, row: Row) -> str:
         """As ``ChatTemplate.prompt``."""
@@ -253,18 +274,27 @@ class Shapes:
         shape, filled = found
         return "".join(filled)[: shape.prompt.at(filled)]
 
-    def _filled(self, row: Row) -> tuple[_Shape, list[str]] | None:
+    def of(self, turns: Turns, words: Sequence[str]) -> Shape | None:
+        """The shape of rows with these roles and weights; None where they go through the template one by one.
+
+        It is learned from a row that has one, so an answer None may be another one later.
+        """
+        if turns not in self._shapes:
+            row = row_of(turns, words, 0)
+            if self._run is None or not _is_plain(row):
+                return None
+            self._shapes[turns] = self._learned(row)
+        return self._shapes[turns]
+
+    def _filled(self, row: Row) -> tuple[Shape, list[str]] | None:
         if self._run is None or not _is_plain(row):
             return None
         words = [message["content"] for message in row.messages]
-        key = (tuple([message["role"] for message in row.messages]), tuple(row.weights))
-        if key not in self._shapes:
-            self._shapes[key] = self._learned(row)
-        shape = self._shapes[key]
+        shape = self.of((tuple([message["role"] for message in row.messages]), tuple(row.weights)), words)
         filled = shape.fill(words) if shape is not None else None
         return None if shape is None or filled is None else (shape, filled)
 
-    def _learned(self, row: Row) -> _Shape | None:
+    def _learned(self, row: Row) -> Shape | None:
         """The shape of a row; None where there is none, or where filling this row in differs from rendering it."""
         try:
             shape = self._shape(row)
@@ -275,7 +305,7 @@ class Shapes:
                 ArithmeticError):  # fmt: skip
             return None
 
-    def _shape(self, row: Row) -> _Shape | None:
+    def _shape(self, row: Row) -> Shape | None:
         guards: dict[_Guard, None] = {}
         said = [
             {"role": message["role"], "content": _Words.of([_Slot(number)], guards)}
@@ -291,7 +321,7 @@ class Shapes:
                 return None
             spans.append((start, None if through is whole else end))
         prompt = self._asked(said, last, whole)
-        return None if prompt is None else _Shape(whole, tuple(spans), prompt, tuple(guards))
+        return None if prompt is None else Shape(whole, tuple(spans), prompt, tuple(guards))
 
     def _asked(self, said: list[dict[str, Any]], number: int, through: tuple[_Part, ...]) -> _Place | None:
         return _end_of(self._parts(said[:number], generation_prompt=True), through)

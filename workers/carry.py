@@ -199,7 +199,7 @@ def limits_of(job: Job, spec: JobSpec, settings: Settings) -> Limits:
         left_s = max(0.0, spec.time_limit_minutes * 60 - job.train_s)
         limits.append((left_s, f"its {spec.time_limit_minutes:g} min of training (time_limit_minutes)"))
     runs_s, words = min(limits, default=(None, ""))
-    return Limits(runs_s=runs_s, words=words, stall_s=settings.stall_minutes * 60)
+    return Limits(runs_s=runs_s, words=words, stall_s=settings.stall_minutes * 60, log_bytes=settings.job_log_bytes)
 
 
 def secrets_for(settings: Settings, spec: JobSpec) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""A revoke is a cancel: Celery's remote command ``revoke``, taught about jobs.
+"""Remote commands: ``look``, and Celery's own ``revoke``, taught that a revoke of a job is its cancel.
 
 ``AsyncResult(job_id).revoke()`` and Flower's button send it to every worker. For the id of a job, or of one of its
 stages' messages, the record's cancel flag is set, the job ends at once where nothing of it runs, and the worker that
@@ -17,7 +17,7 @@ from ..models.database import get_database
 from ..models.tables import Job
 from ..settings.errors import UnavailableError
 from ..settings.settings import get_settings
-from . import announce
+from . import announce, standing
 from .markers import Markers
 
 logger = logging.getLogger(__name__)
@@ -37,6 +37,13 @@ def revoke(state: Any, task_id: str | list[str], terminate: bool = False, signal
     if not others:
         return {"ok": f"jobs {', '.join(ids)} are being cancelled"}
     return celery_revoke(state, others, terminate=terminate, signal=signal, **kwargs)
+
+
+@control_command(name="look")
+def look(_state: Any) -> dict[str, str]:
+    """Look at this worker's row now, and not only at its next heartbeat: it was cordoned, say, or asked to drain."""
+    standing.here.look()
+    return {"ok": "looks at the record"}
 
 
 def _cancel(job_id: str) -> bool:

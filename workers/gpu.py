@@ -68,6 +68,48 @@ def device(index: int, types: Mapping[str, GpuType]) -> Device:
     return found[index]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    """Who uses a device's memory, as NVML tells it at one moment.
+
+    Attributes:
+        used_bytes: All that is taken, what the driver keeps for itself aside.
+        processes: Process id and bytes of each that is known; None where NVML does not tell the bytes.
+    """
+
+    used_bytes: int
+    processes: tuple[tuple[int, int | None], ...]
+
+
+def reading(uuid: str) -> Reading | None:
+    """Read a device's memory; None on a machine without NVIDIA devices.
+
+    Raises:
+        UnavailableError: The driver does not answer for this device.
+    """
+    nvml = _nvml()
+    if nvml is None:
+        return None
+    try:
+        handle = nvml.nvmlDeviceGetHandleByUUID(uuid)
+        memory = nvml.nvmlDeviceGetMemoryInfo(handle, version=nvml.nvmlMemory_v2)
+        listed = [*_running(nvml, handle, "Compute"), *_running(nvml, handle, "Graphics")]
+    except nvml.NVMLError as error:
+        raise UnavailableError(f"NVML can't read the memory of {uuid} ({error}).", hint="Run `nvidia-smi`.") from error
+    finally:
+        nvml.nvmlShutdown()
+    processes = {int(one.pid): one.usedGpuMemory for one in listed}
+    return Reading(used_bytes=int(memory.used), processes=tuple(processes.items()))
+
+
+def _running(nvml: Any, handle: Any, kind: str) -> list[Any]:
+    """The processes of a kind; none where the device (a slice of one, say) does not tell them."""
+    try:
+        return list(getattr(nvml, f"nvmlDeviceGet{kind}RunningProcesses")(handle))
+    except (nvml.NVMLError_NotSupported, nvml.NVMLError_NoPermission):
+        return []
+
+
 def _device(nvml: Any, index: int, types: Mapping[str, GpuType]) -> Device:
     handle = nvml.nvmlDeviceGetHandleByIndex(index)
     name = str(nvml.nvmlDeviceGetName(handle))

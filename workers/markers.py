@@ -5,8 +5,11 @@ below ``CELORA_HOME/run`` and name a process or a job, never a path that came fr
 """
 
 import os
+import time
 from dataclasses import dataclass
 from pathlib import Path
+
+LOOKED_S = 60.0
 
 
 @dataclass(frozen=True)
@@ -23,6 +26,10 @@ class Markers:
         """Stands while this job is to be stopped."""
         return self.folder / f"cancel-{job_id}"
 
+    def left(self, worker_pid: int) -> Path:
+        """Stands when the worker with this main process left because somebody asked it to, and is to stay away."""
+        return self.folder / f"left-{worker_pid}"
+
     def set(self, marker: Path) -> None:
         """Put a marker up."""
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -34,11 +41,18 @@ class Markers:
         marker.unlink(missing_ok=True)
 
     def sweep(self) -> None:
-        """Take down the drain markers of processes that are gone."""
-        for marker in self.folder.glob("drain-*"):
-            pid = marker.name.removeprefix("drain-")
-            if not (pid.isdigit() and _alive(int(pid))):
+        """Take down the markers of processes that are gone; whoever watches them has had a while to look."""
+        for marker in [*self.folder.glob("drain-*"), *self.folder.glob("left-*")]:
+            pid = marker.name.partition("-")[2]
+            if not (pid.isdigit() and _alive(int(pid))) and time.time() - _touched(marker) > LOOKED_S:
                 self.clear(marker)
+
+
+def _touched(marker: Path) -> float:
+    try:
+        return marker.stat().st_mtime
+    except FileNotFoundError:
+        return time.time()  # taken down a moment ago
 
 
 def _alive(pid: int) -> bool:

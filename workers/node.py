@@ -23,6 +23,7 @@ from ..settings.settings import Settings, get_settings, load_settings
 from . import queues
 from .broker import EmbeddedBroker
 from .gpu import devices
+from .markers import Markers
 from .services import Service, Services
 
 logger = logging.getLogger(__name__)
@@ -45,7 +46,8 @@ class Node:
     def __init__(self, settings: Settings, *, control: bool = False, prep: bool = True, flower: bool = False) -> None:
         self.settings = settings
         self._control, self._prep, self._flower = control, prep, flower
-        self.services = Services(settings.home)
+        markers = Markers(settings.home / "run")
+        self.services = Services(settings.home, stays_away=lambda pid: markers.left(pid).exists())
         self.lines: list[str] = []
 
     def start(self) -> None:
@@ -122,6 +124,7 @@ class Node:
                 command=[sys.executable, "-m", "celery", "-A", "celora.workers", *arguments],
                 environment={**os.environ, **environment(self.settings), **(extra or {})},
                 log=self.settings.logs / f"{name}.log",
+                log_bytes=self.settings.service_log_bytes,
             )
         )
 

@@ -19,9 +19,12 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from .logs import cap
+
 logger = logging.getLogger(__name__)
 
-LOG_TAIL_LINES = 40
+LOG_BYTES = 100 * 10**6
+"""Size above which a log loses its middle, where the caller names none."""
 PROGRAM = ("-m", "celora.tuning.trainer")
 """What Python is given to run as the trainer."""
 
@@ -33,10 +36,14 @@ class TrainerProcess:
         request: What it is to do.
         log: File to which its output is appended.
         environment: Variables beside our own, secrets among them.
+        log_bytes: Size above which the log loses its middle; 0: never.
     """
 
-    def __init__(self, request: BaseModel, log: Path, environment: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, request: BaseModel, log: Path, environment: Mapping[str, str] | None = None, log_bytes: int = LOG_BYTES
+    ) -> None:
         log.parent.mkdir(parents=True, exist_ok=True)
+        self._log, self._log_bytes = log, log_bytes
         self._buffer = b""
         self._events, theirs = os.pipe()
         threads: int = getattr(request, "threads", 0)
@@ -64,7 +71,8 @@ class TrainerProcess:
         return self._process.poll()
 
     def events(self, timeout_s: float) -> list[dict[str, Any]] | None:
-        """The events that arrive within the time; None when there will be no more."""
+        """The events that arrive within the time; None when there will be no more. Keeps an eye on the log's size."""
+        cap(self._log, self._log_bytes)
         readable, _, _ = select.select([self._events], [], [], timeout_s)
         if not readable:
             return []
@@ -111,6 +119,7 @@ class TrainerProcess:
         if self._process.stdin:
             with contextlib.suppress(BrokenPipeError):  # it is gone, and so is the pipe
                 self._process.stdin.close()
+        cap(self._log, self._log_bytes)
         return self._process.returncode
 
     def _tell(self, line: bytes) -> None:
@@ -120,17 +129,6 @@ class TrainerProcess:
             self._process.stdin.flush()
         except BrokenPipeError:
             logger.warning("trainer %d died before it read its request", self.pid)
-
-
-def log_tail(log: Path, lines: int = LOG_TAIL_LINES) -> str:
-    """The last lines of a log; an empty text where there is none."""
-    try:
-        with log.open("rb") as file:
-            file.seek(max(0, log.stat().st_size - 64 * 1024))
-            text = file.read().decode(errors="replace")
-    except FileNotFoundError:
-        return ""
-    return "\n".join(text.splitlines()[-lines:])
 
 
 def _thread_limits(threads: int) -> dict[str, str]:

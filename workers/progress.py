@@ -172,7 +172,8 @@ class Progress:
         return False
 
     def _note(self, facts: dict[str, Any]) -> bool:
-        self._event(facts.get("level", "info"), "note", facts["message"], {})
+        kind, data = facts.get("kind", "note"), facts.get("data", {})
+        self._event(facts.get("level", "info"), kind, facts["message"], data)
         return False
 
     def _checkpoint(self, facts: dict[str, Any]) -> bool:

@@ -1,4 +1,4 @@
-"""What a worker does beside its tasks: checks its queues, registers in the record, is seen there, and drains.
+"""What a worker does beside its tasks: checks its queues, is seen in the record, heeds its row there, and drains.
 
 Registered by Celery's signals when this module is imported (the app includes it). A worker that cannot reach the record
 refuses to start and says so, since every job would fail on it.
@@ -7,6 +7,7 @@ refuses to start and says so, since every job would fail on it.
 import logging
 import os
 import platform
+import signal
 import sys
 import threading
 from importlib.metadata import PackageNotFoundError, version
@@ -21,24 +22,28 @@ from celery.signals import (
     worker_shutdown,
     worker_shutting_down,
 )
+from celery.worker import state
 from sqlalchemy.exc import SQLAlchemyError
 
 from ..models import transitions
 from ..models.database import get_database
+from ..models.registry import obstacle
+from ..models.tables import Worker
 from ..settings.errors import CeloraError, SettingsError, UnavailableError
 from ..settings.gpus import gpu_catalogue
 from ..settings.settings import get_settings
-from . import hearing, queues
+from . import foreign, hearing, housekeeping, queues
 from .carry import poke
 from .gpu import device
 from .markers import Markers
 from .options import pinned_device
+from .standing import here
 
 logger = logging.getLogger(__name__)
 
 REPORTED = ("celora", "celery", "kombu", "torch", "transformers", "peft", "trl", "bitsandbytes")
 RETRY_S = 5.0
-_registered, _stop = threading.Event(), threading.Event()
+_registered, _stop, _asked = threading.Event(), threading.Event(), threading.Event()
 
 
 @setup_logging.connect
@@ -98,7 +103,9 @@ def _child(**_: Any) -> None:
 def _register(sender: Any, **_: Any) -> None:
     """Be seen in the record from now on, and hear; neither waits for a database that is away just now."""
     facts = _facts(sender)
+    here.begin(sender, facts["queues"])  # whether it stands back on purpose, which is no deafness: here.stands_back
     threading.Thread(target=_be_seen, args=(str(sender.hostname), facts), name="be-seen", daemon=True).start()
+    housekeeping.watch(_stop)
     hearing.watch(sender.app, facts["queues"], get_settings().deaf_after_s, _stop)
 
 
@@ -129,6 +136,7 @@ def _say_draining(worker_id: str) -> None:
 @worker_shutdown.connect
 def _leave(sender: Any, **_: Any) -> None:
     _stop.set()
+    here.look()
     markers = Markers(get_settings().home / "run")
     markers.clear(markers.drain(os.getpid()))
     if not _registered.is_set():
@@ -143,20 +151,36 @@ def _leave(sender: Any, **_: Any) -> None:
 def _be_seen(worker_id: str, facts: dict[str, Any]) -> None:
     """Register, then give signs of life; a record that lost the worker's row (restored, say) gets it again."""
     pause_s, heartbeat_s = 0.0, get_settings().heartbeat_s
-    while not _stop.wait(pause_s):
+    while not here.rest(pause_s, _stop):
         pause_s = heartbeat_s
+        held = foreign.held_by_others(facts["device_uuid"] or "", busy=bool(len(state.active_requests)))
         try:
             with get_database().transaction() as session:
-                known = _registered.is_set() and transitions.seen(session, worker_id)
-                if not known:
-                    transitions.register(session, worker_id, **facts)
+                known = transitions.seen(session, worker_id, foreign_bytes=held) if _registered.is_set() else None
+                row = known or transitions.register(session, worker_id, **facts)
         except (SQLAlchemyError, UnavailableError) as error:
             logger.warning("the record cannot be reached (%s); trying again", error)
             pause_s = min(heartbeat_s, RETRY_S)
             continue
-        if not known:
+        free_again = here.stands_back
+        _heed(row)
+        if known is None or (free_again and not here.stands_back):
             _registered.set()
             poke()
+
+
+def _heed(row: Worker) -> None:
+    """Do what the record wants of this worker: leave, or read its queues only while nothing stands in its way."""
+    if row.status == "draining":
+        return
+    if row.drain_asked and not _asked.is_set():
+        _asked.set()
+        markers = Markers(get_settings().home / "run")
+        markers.set(markers.left(os.getpid()))
+        logger.warning("it was asked to drain, and leaves")
+        os.kill(os.getpid(), signal.SIGTERM)
+        return
+    here.heed(obstacle(row, get_settings().foreign_memory_bytes))
 
 
 def _facts(sender: Any) -> dict[str, Any]:

@@ -8,13 +8,16 @@ import contextlib
 import ctypes
 import logging
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from .logs import size_of
 
 logger = logging.getLogger(__name__)
 
@@ -35,10 +38,13 @@ class Service:
     started_at: float = 0.0
     restart_at: float | None = None
     failures: int = field(default=0)
+    left: bool = False
+    log_bytes: int = 50 * 2**20
 
     def start(self, cwd: Path) -> None:
         """Start it; its output is appended to its log."""
         self.log.parent.mkdir(parents=True, exist_ok=True)
+        self.rotate()
         with self.log.open("ab") as output:
             self.process = subprocess.Popen(
                 self.command,
@@ -50,7 +56,13 @@ class Service:
                 start_new_session=True,
                 preexec_fn=_end_with_parent if sys.platform == "linux" else None,  # noqa: PLW1509  (one system call)
             )
-        self.started_at, self.restart_at = time.monotonic(), None
+        self.started_at, self.restart_at, self.left = time.monotonic(), None, False
+
+    def rotate(self) -> None:
+        """Move what its log holds to ``NAME.log.1`` once it is too large; the process goes on writing to the same."""
+        if self.log_bytes and size_of(self.log) > self.log_bytes:
+            shutil.copyfile(self.log, self.log.with_name(f"{self.log.name}.1"))
+            os.truncate(self.log, 0)
 
     def alive(self) -> bool:
         """Whether it runs."""
@@ -75,10 +87,11 @@ class Services:
 
     Args:
         cwd: Their working directory.
+        stays_away: Whether the process with this id left because it was asked to, and is not to be started again.
     """
 
-    def __init__(self, cwd: Path) -> None:
-        self._cwd = cwd
+    def __init__(self, cwd: Path, stays_away: Callable[[int], bool] = lambda _pid: False) -> None:
+        self._cwd, self._stays_away = cwd, stays_away
         self.all: list[Service] = []
 
     def start(self, service: Service) -> None:
@@ -91,6 +104,13 @@ class Services:
         now = time.monotonic()
         for service in self.all:
             if service.alive():
+                service.rotate()
+                continue
+            if service.left:
+                continue
+            if service.process is not None and self._stays_away(service.process.pid):
+                service.left = True
+                logger.warning("%s was drained and stays away until its next start", service.name)
                 continue
             if service.restart_at is None:
                 service.failures = 0 if now - service.started_at > STEADY_S else service.failures + 1

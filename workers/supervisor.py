@@ -21,7 +21,8 @@ from ..settings.errors import CeloraError, LimitError
 from ..tuning.limits import leftovers
 from ..tuning.protocol import PrepareRequest
 from .lease import Lease
-from .process import TrainerProcess, log_tail
+from .logs import log_tail
+from .process import LOG_BYTES, TrainerProcess
 from .pulse import DUMP_S, Pulse, oom_kills
 
 logger = logging.getLogger(__name__)
@@ -38,11 +39,13 @@ class Limits:
         runs_s: Seconds until it is stopped at a step boundary; None: no limit.
         words: That limit, as it is to be told.
         stall_s: Seconds without progress until it counts as stalled, at least; None: never.
+        log_bytes: Size above which its log loses its middle; 0: never.
     """
 
     runs_s: float | None = None
     words: str = ""
     stall_s: float | None = None
+    log_bytes: int = LOG_BYTES
 
 
 NO_LIMITS = Limits()
@@ -100,7 +103,7 @@ def supervise(
     Raises:
         Drained, Cancelled, Lost, TrainerError: As their docstrings say; the trainer's process group is gone then.
     """
-    trainer = TrainerProcess(request, log, environment)
+    trainer = TrainerProcess(request, log, environment, limits.log_bytes)
     watch = _Watch(trainer, lease, draining, cancelling, grace_s, limits)
     last: dict[str, Any] | None = None
     phase = ""

@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 from celora.settings.errors import StorageError
+from celora.settings.failpoints import hit
 from celora.tuning.course import Step
 
 BALLAST_BYTES = 64 * 1024
@@ -70,6 +71,7 @@ class ChainEngine:
             due = max(due + self.step_s, time.monotonic())
             time.sleep(max(0.0, due - time.monotonic()))
             self.step += 1
+            hit("step.forward", 1)
             course.check(self.step, 1e-3, 1.0, 1.0)
             self.weights = after(self.weights, self.step)
             os.write(self._log, f"{self.step} {time.monotonic():.6f}\n".encode())

@@ -16,8 +16,8 @@ from chaos.mini_trainer import WEIGHTS
 from celora.settings.errors import StorageError
 from celora.storage.manifest import verify_manifest
 
-CHECKED = Counter()
-"""Of this process: jobs and events that were judged, and what was illegal in a history."""
+CHECKED: Counter[str] = Counter()
+"""Of the figure that is being measured: jobs and events that were judged, and what was illegal in a history."""
 
 STAGED = re.compile(r"^\.(tmp-|staged-|incoming-|.+-[0-9a-f]{8}$)")
 

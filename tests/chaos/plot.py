@@ -88,7 +88,8 @@ def _axes(title, x_label, x_ticks, y_ticks):
 
 def _legend(number, colour, name):
     left = LEFT + number * 215
-    return f'<rect x="{left}" y="27" width="10" height="10" fill="{colour}"/><text x="{left + 15}" y="36">{escape(name)}</text>'
+    box = f'<rect x="{left}" y="27" width="10" height="10" fill="{colour}"/>'
+    return f'{box}<text x="{left + 15}" y="36">{escape(name)}</text>'
 
 
 def _page(parts):

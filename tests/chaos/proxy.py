@@ -102,6 +102,7 @@ class Proxy:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.sleep(0.05)  # the transports say goodbye in the loop's next rounds
 
     async def _cut(self):
         for pair in list(self._pairs):
@@ -112,18 +113,19 @@ class Proxy:
         if self._mode == "reset":
             _reset(writer)
             return
-        await self._open.wait()
         try:
+            await self._open.wait()
             served = await asyncio.open_connection(*self.target)
-        except OSError:
-            _reset(writer)
+            pair = _Pair(self, (reader, writer), served)
+            self._pairs.add(pair)
+            try:
+                await pair.carry()
+            finally:
+                self._pairs.discard(pair)
+        except (OSError, asyncio.CancelledError):  # the server is away, or the proxy ends
             return
-        pair = _Pair(self, (reader, writer), served)
-        self._pairs.add(pair)
-        try:
-            await pair.carry()
         finally:
-            self._pairs.discard(pair)
+            _reset(writer)
 
     async def passable(self):
         """Wait out a blackhole, then the latency."""
@@ -152,8 +154,8 @@ class _Pair:
         finally:
             for way in ways:
                 way.cancel()
-            for _, writer in (self.client, self.server):
-                writer.close()
+            await asyncio.gather(*ways, return_exceptions=True)
+            self.cut()
 
     def cut(self):
         _reset(self.client[1])

@@ -22,6 +22,7 @@ ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "tests"))
 
 from chaos.figure import FIGURES, Bench  # noqa: E402  (found on the path of the line before)
+from chaos.oracle import CHECKED  # noqa: E402
 
 RESULTS = ROOT / "benchmarks" / "results" / "chaos"
 ROOMS = ("settings", "storage", "models", "scheduling", "workers", "tasks", "tuning", "tests/chaos")
@@ -39,7 +40,7 @@ def main():
     if unknown:
         parser.error(f"there is no figure {', '.join(unknown)}; there are {', '.join(in_order(FIGURES))}")
     seed = int(os.environ.get("CHAOS_SEED", "1"))
-    wanted = in_order(arguments.figures or FIGURES)
+    wanted = in_order(arguments.figures or FIGURES)  # R19 last: it reads the others' results
     print(f"CHAOS_SEED={seed}, figures {' '.join(wanted)}", file=sys.stderr)
     for name in wanted:
         for offset in range(FIGURES[name].seeds):
@@ -64,9 +65,10 @@ def measure(figure, seed, *, again):
     print(f"{figure.name}, seed {seed}: {figure.claim}", file=sys.stderr)
     folder, began = Path(tempfile.mkdtemp(prefix=f"celora-{figure.name.lower()}-")), time.monotonic()
     folder.chmod(0o755)
+    CHECKED.clear()
     try:
         numbers, missed = figure.measure(Bench(figure.name, seed, folder))
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001  (whatever it was, the figure is missed and the others go on)
         traceback.print_exc()
         numbers, missed = {}, [f"it could not be measured: {type(error).__name__}: {str(error).splitlines()[0]}"]
     finally:
@@ -79,6 +81,7 @@ def measure(figure, seed, *, again):
         "passed": not missed,
         "missed": missed,
         "numbers": numbers,
+        "histories": dict(CHECKED),
         "seconds": round(time.monotonic() - began, 1),
         "command": f'CHAOS_SEED={seed} make chaos ARGS="{figure.name}"',
         "machine": machine(),

@@ -39,6 +39,11 @@ class Valkey(EmbeddedBroker):
         self.thaw()
         self.stop()
 
+    @property
+    def port(self):
+        """Where it listens."""
+        return self._port
+
     def kill(self):
         """SIGKILL."""
         self._process.kill()

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import threading
+import time
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -254,6 +255,32 @@ def test_a_missing_driver_is_told_with_the_command(monkeypatch):
 def test_the_ways_to_write_a_postgres_url_are_one():
     for url in ("postgres://h/d", "postgresql://h/d", "postgresql+psycopg://h/d"):
         assert Database(url).url.drivername == "postgresql+psycopg"
+
+
+def test_whoever_sleeps_inside_a_transaction_loses_it_and_is_told(new_postgres):
+    url = new_postgres()
+    Database(url).migrate()
+    made = Database(url + "&options=-c idle_in_transaction_session_timeout=100")
+    with pytest.raises(UnavailableError, match="idle-in-transaction"):
+        _sleep_inside(made, 0.5)  # as a SIGSTOP does it; the row's lock is free again after a tenth of a second
+    with made.transaction() as session:
+        assert session.scalars(select(Tenant.name)).all() == []
+        assert session.scalar(text("SHOW idle_in_transaction_session_timeout")) == "100ms"
+    made.dispose()
+
+
+def _sleep_inside(database, seconds):
+    with database.transaction() as session:
+        session.add(Tenant(name="frozen", created_at=NOW))
+        session.flush()
+        time.sleep(seconds)
+
+
+def test_a_transaction_has_half_a_minute_unless_the_url_says_otherwise(new_postgres):
+    made = Database(new_postgres())
+    with made.session() as session:
+        assert session.scalar(text("SHOW idle_in_transaction_session_timeout")) == "30s"
+    made.dispose()
 
 
 HEAVY = "import sys, celora.models.transitions, celora.models.history, celora.storage.artifacts; print(*sys.modules)"

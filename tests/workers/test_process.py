@@ -7,7 +7,8 @@ import pytest
 
 from celora.tuning.protocol import PrepareRequest
 from celora.tuning.recipe import Recipe
-from celora.workers.process import TrainerProcess, log_tail
+from celora.workers.logs import log_tail
+from celora.workers.process import TrainerProcess
 from celora.workers.supervisor import TrainerError, run_once
 
 pytestmark = pytest.mark.slow

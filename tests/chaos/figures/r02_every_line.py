@@ -110,7 +110,7 @@ def run(cluster, case, fired):
         if case.victim == "submit" and cluster.job(job_id) is None:
             cluster.submissions(job)  # it was never promised; its caller asks again, with the same id
         provoke(cluster, case, job_id, once)
-        cluster.wait(lambda: (fired / case.point).exists(), 40, f"{case.name} is passed")
+        cluster.wait((fired / case.point).exists, 40, f"{case.name} is passed")
         cluster.wait_final([job_id], 60)
     except TimeoutError as error:
         return job_id, [str(error).splitlines()[0]]
@@ -120,7 +120,7 @@ def run(cluster, case, fired):
 def provoke(cluster, case, job_id, once):
     """What is done to the job so that it passes the failpoint at all."""
     if case.after in ("drain", "cancel"):
-        cluster.wait(lambda: (cluster.job(job_id) or {}).get("step", 0) > 3, 40, "the job trains")  # noqa: PLR2004
+        cluster.wait(lambda: (cluster.job(job_id) or {}).get("step", 0) > 3, 40, "the job trains")
     if case.after == "cancel":
         cluster.command("celora", "cancel", job_id)
     if case.after == "drain":

@@ -74,7 +74,7 @@ def stepping(cluster, job_id, *, after_attempt):
 def curve(seconds, trainer_only):
     """The distribution, with the lease as a mark."""
     return plot.curves(
-        f"From the kill to the next step (lease {LEASE_S} s; Celery's default visibility timeout: {CELERY_DEFAULT_S} s)",
+        f"From the kill to the next step (lease {LEASE_S} s; Celery's visibility timeout is {CELERY_DEFAULT_S} s)",
         "seconds",
         {"worker killed": seconds, "trainer killed": trainer_only},
         marks=[(LEASE_S, "lease")],

@@ -1,0 +1,73 @@
+"""What the record lets go of: checkpoints and data of jobs that ended long ago and that no other job builds on.
+
+A job that goes on from another one keeps that one whole, for as long as it could itself be retried; so heirs are let go
+before what they inherited from. The rows are changed first and the files removed after the commit: nobody begins to
+build on what is about to go, and what a crash leaves lying is removed with the job's logs.
+"""
+
+from datetime import datetime
+
+from sqlalchemy import ColumnElement, delete, exists, or_, select
+from sqlalchemy.orm import Session, aliased
+
+from .journal import take
+from .states import Status
+from .tables import Adapter, Checkpoint, Job
+
+ENDED = tuple(status for status in Status if status.final)
+AT_ONCE = 200
+"""Jobs that are let go in one round; the next round takes the others."""
+
+
+def expired(session: Session, before: datetime) -> list[str]:
+    """Jobs that ended before that time and still hold checkpoints or data, heirs first."""
+    ours = select(Job.id).where(*_ended(before), or_(Job.prepared_uri.is_not(None), _has_checkpoints()))
+    return list(session.scalars(ours.order_by(Job.created_at.desc(), Job.id.desc()).limit(AT_ONCE)))
+
+
+def let_go(session: Session, job_id: str, before: datetime) -> bool:
+    """Take a job's checkpoints and prepared data out of the record; its files may be removed after the commit.
+
+    Returns:
+        False where the job lives, ended later, or another job builds on it: its files stay.
+    """
+    job = take(session, job_id, *_ended(before))
+    if job is None or _built_upon(session, job_id):
+        return False
+    session.execute(delete(Checkpoint).where(Checkpoint.job_id == job_id))
+    job.prepared_uri = None
+    session.flush()
+    return True
+
+
+def with_logs(session: Session, before: datetime) -> list[str]:
+    """Jobs that ended before that time, were let go, and may still have logs."""
+    ours = select(Job.id).where(*_ended(before), Job.log_uri.is_(None), Job.prepared_uri.is_(None), ~_has_checkpoints())
+    return list(session.scalars(ours.order_by(Job.finished_at).limit(AT_ONCE)))
+
+
+def logs_gone(session: Session, job_id: str) -> None:
+    """A job's logs were removed."""
+    job = take(session, job_id, Job.status.in_(ENDED))
+    if job is not None:
+        job.log_uri = ""
+        session.flush()
+
+
+def published_below(session: Session, uri: str) -> set[str]:
+    """The URIs of published adapters below a folder: they are never swept."""
+    return set(session.scalars(select(Adapter.uri).where(Adapter.uri.startswith(f"{uri}/", autoescape=True))))
+
+
+def _ended(before: datetime) -> tuple[ColumnElement[bool], ...]:
+    return (Job.status.in_(ENDED), Job.finished_at < before)
+
+
+def _has_checkpoints() -> ColumnElement[bool]:
+    return exists().where(Checkpoint.job_id == Job.id).correlate(Job)
+
+
+def _built_upon(session: Session, job_id: str) -> bool:
+    heir = aliased(Job)
+    holds = or_(heir.status.not_in(ENDED), heir.prepared_uri.is_not(None))
+    return session.scalar(select(heir.id).where(heir.resume_of == job_id, holds).limit(1)) is not None

@@ -1,0 +1,138 @@
+"""R1: a storm of SIGKILLs over fifty jobs, and the same storm over a plain Celery task with late ack."""
+
+import json
+import time
+from pathlib import Path
+
+from chaos import chain, plain, plot
+from chaos.figure import figure
+from chaos.installation import installation
+from chaos.oracle import faults, waste
+from chaos.servers import Valkey
+from chaos.storm import Storm
+
+JOBS, KILLS, STEPS, SAVE_STEPS, WORKERS = 50, 200, 600, 25, 3
+ENOUGH_S = 1500
+TIMEOUTS_S = (5, 30)
+"""Visibility timeouts of the plain task: as quick as our lease, and longer than the task takes."""
+ROOT = Path(__file__).parents[3]
+SETTINGS = {"CELORA_MAX_ATTEMPTS": "30"}
+"""At a kill every four seconds and worker, three attempts in a row without a checkpoint are no sign of a bad job."""
+
+
+@figure(
+    "R1",
+    "Nothing is lost or done twice in a storm of kills",
+    f">= {KILLS} SIGKILLs over {JOBS} jobs: 0 lost, 0 doubled, {JOBS}/{JOBS} right weights, worst redo <= {SAVE_STEPS} "
+    "steps, waste <= 10 %",
+    seeds=3,
+)
+def kill_storm(bench):
+    database = "postgres" if bench.seed % 2 == 0 else "sqlite"
+    with installation(bench.folder, database=database, gpus=WORKERS, settings=SETTINGS) as cluster:
+        began = time.monotonic()
+        ids = cluster.submit(JOBS, steps=STEPS, save_steps=SAVE_STEPS)
+        storm = Storm(cluster, bench.dice)
+        watch = progress_of(bench, cluster, ids, storm)
+        kills = storm.rage(10**6, watch)
+        jobs = cluster.wait_final(ids, ENOUGH_S)
+        seconds = time.monotonic() - began
+        missed = faults(cluster, ids, settle_s=60)
+        wasted = waste(cluster, ids)
+    missed += [f"only {kills} kills"] if kills < KILLS else []
+    missed += [f"a fault cost {wasted['worst_redo']} steps"] if wasted["worst_redo"] > SAVE_STEPS else []
+    missed += [f"{wasted['waste']:.1%} of the steps were done twice"] if wasted["waste"] > 0.1 else []
+    completed = [job for job in jobs if job["status"] == "completed"]
+    numbers = {
+        "database": database,
+        "kills": kills,
+        "killed": dict(storm.kills),
+        "jobs": len(ids),
+        "completed": len(completed),
+        "most_attempts": max(job["attempt"] for job in jobs),
+        "storm_s": round(seconds, 1),
+        **wasted,
+    }
+    if not missed:
+        show(ours=numbers)
+    return numbers, missed
+
+
+def progress_of(bench, cluster, ids, storm):
+    """Whether all has ended, told now and then to whoever watches."""
+    told = [0.0]
+
+    def over():
+        ended = sum(job["status"] in ("completed", "failed", "cancelled") for job in cluster.jobs(ids))
+        if time.monotonic() - told[0] > 20:
+            bench.say(f"{ended} of {len(ids)} jobs ended, {sum(storm.kills.values())} kills")
+            told[0] = time.monotonic()
+        return ended == len(ids)
+
+    return over
+
+
+@figure(
+    "P1",
+    "For comparison: the same storm over a plain Celery task (acks_late, reject_on_worker_lost, a checkpoint file)",
+    "no goal: what is lost, doubled and redone is told",
+)
+def plain_storm(bench):
+    numbers = {}
+    for timeout_s in TIMEOUTS_S:
+        with Valkey(bench.folder / f"valkey-{timeout_s}") as valkey:
+            numbers |= one_plain_storm(bench, valkey.url, timeout_s)
+    show(plain_numbers=numbers)
+    return numbers, []
+
+
+def one_plain_storm(bench, broker_url, timeout_s):
+    """The storm over the plain task with one visibility timeout."""
+    folder = bench.folder / f"plain-{timeout_s}"
+    with plain.PlainCelery(folder, broker_url, visibility_timeout_s=timeout_s) as cluster:
+        cluster.start(WORKERS)
+        ids = [f"p{number:02d}" for number in range(JOBS)]
+        began = time.monotonic()
+        cluster.submit(ids, steps=STEPS, save_steps=SAVE_STEPS)
+        storm = Storm(cluster, bench.dice)
+        kills = storm.rage(KILLS, lambda: len(cluster.results()) == JOBS)
+        cluster.wait_quiet(timeout_s)
+        results, steps = cluster.results(), cluster.steps_done()
+        wanted = chain.expected(1, "plain", STEPS)
+        name = f"timeout_{timeout_s}_s"
+        bench.say(f"visibility timeout {timeout_s} s: {kills} kills, {len(results)} of {JOBS} jobs have a result")
+        return {
+            f"{name}_kills": kills,
+            f"{name}_lost": JOBS - len(results),
+            f"{name}_doubled": sum(len(found) > 1 for found in results.values()),
+            f"{name}_wrong": sum(found[0] != wanted for found in results.values()),
+            f"{name}_steps_done": steps,
+            f"{name}_steps_needed": JOBS * STEPS,
+            f"{name}_waste": round(steps / (JOBS * STEPS) - 1, 4),
+            f"{name}_seconds": round(time.monotonic() - began, 1),
+        }
+
+
+def show(*, ours=None, plain_numbers=None):
+    """The plot of both, as soon as both were measured."""
+    ours, plain_numbers = ours or last_numbers("R1"), plain_numbers or last_numbers("P1")
+    if not ours or not plain_numbers:
+        return
+    values = {"celora": (ours["jobs"] - ours["completed"], 0, 100 * ours["waste"])}
+    for timeout_s in TIMEOUTS_S:
+        found = {key: plain_numbers[f"timeout_{timeout_s}_s_{key}"] for key in ("lost", "doubled", "waste")}
+        values[f"plain task, timeout {timeout_s} s"] = (found["lost"], found["doubled"], 100 * found["waste"])
+    labels = ("jobs lost", "jobs done twice", "steps done twice, of 100 needed")
+    groups = {
+        label: {name: round(numbers[position], 1) for name, numbers in values.items()}
+        for position, label in enumerate(labels)
+    }
+    page = ROOT / "docs" / "survival.svg"
+    page.write_text(plot.bars(f"{JOBS} jobs under {KILLS} SIGKILLs and more", groups))
+
+
+def last_numbers(name):
+    """The numbers of a figure's last run; None where it was never measured."""
+    path = ROOT / "benchmarks" / "results" / "chaos" / f"{name}.json"
+    runs = [run for run in json.loads(path.read_text())["runs"] if run["numbers"]] if path.exists() else []
+    return max(runs, key=lambda run: run["numbers"].get("waste", 0))["numbers"] if runs else None
