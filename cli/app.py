@@ -14,7 +14,7 @@ import typer
 from typer.core import TyperGroup
 
 from ..settings.errors import CeloraError, DiskFullError, StorageError
-from . import adapters, bases, data, datasets, demo, guide, jobs, node, secret, submit
+from . import adapters, bases, data, datasets, demo, guide, jobs, node, operations, secret, submit
 
 INTERRUPTED = 130
 INTERNAL = 70
@@ -104,6 +104,9 @@ app.command(rich_help_panel=JOBS)(data.receipt)
 app.command("list", rich_help_panel=JOBS)(jobs.list_)
 app.command(rich_help_panel=JOBS)(jobs.logs)
 app.command(rich_help_panel=JOBS)(jobs.cancel)
+app.command(rich_help_panel=JOBS)(operations.pause)
+app.command(rich_help_panel=JOBS)(operations.resume)
+app.command(rich_help_panel=JOBS)(operations.retry)
 app.command(rich_help_panel=JOBS)(jobs.evaluate)
 app.add_typer(datasets.app, name="datasets", rich_help_panel=JOBS)
 app.command(rich_help_panel=RESULTS)(adapters.adapters)
@@ -111,6 +114,9 @@ app.command(rich_help_panel=RESULTS)(adapters.pull)
 app.command(rich_help_panel=RESULTS)(adapters.generate)
 app.command(rich_help_panel=INSTALLATION)(node.workers)
 app.command(rich_help_panel=INSTALLATION)(node.queues)
+app.command(rich_help_panel=INSTALLATION)(operations.drain)
+app.command(rich_help_panel=INSTALLATION)(operations.cordon)
+app.command(rich_help_panel=INSTALLATION)(operations.uncordon)
 app.command(rich_help_panel=INSTALLATION)(node.migrate)
 app.add_typer(bases.app, name="bases", rich_help_panel=INSTALLATION)
 app.add_typer(secret.app, name="secret", rich_help_panel=INSTALLATION)

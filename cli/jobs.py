@@ -179,8 +179,9 @@ def compared(metrics: Summary) -> Any:
 
 
 def _facts(job: Summary) -> Iterator[tuple[str, str]]:
+    told = "pausing" if job.get("pause_requested") else job.get("reason")
     yield "job", str(job["id"])
-    yield "status", " ".join(filter(None, [str(job["status"]), job.get("reason") and f"({job['reason']})"]))
+    yield "status", " ".join(filter(None, [str(job["status"]), told and f"({told})"]))
     yield "stage", f"{job['stage']}, {_step(job)}" if job.get("steps") else str(job["stage"])
     if job.get("wait_reason"):
         yield "waits", str(job["wait_reason"])
@@ -195,6 +196,7 @@ def _facts(job: Summary) -> Iterator[tuple[str, str]]:
     yield "tenant", str(job["tenant"])
     yield "device", cell(job.get("gpu_type") or job.get("gpu")) + (f" on {job['worker']}" if job.get("worker") else "")
     yield "attempt", str(job["attempt"])
+    yield from _so_far(job)
     yield "created", cell(job["created_at"])
     if job.get("loss") is not None:
         yield "loss", cell(job["loss"])
@@ -216,10 +218,25 @@ def _step(job: Summary) -> str:
     return f"{job.get('step') or 0}/{job['steps']}" if job.get("steps") else ""
 
 
+def _so_far(job: Summary) -> Iterator[tuple[str, str]]:
+    """What a job has been through: of which it is a retry, its errors, what a device's memory forced on it."""
+    if job.get("retry_of"):
+        yield "retry of", str(job["retry_of"])
+    if job.get("faults"):
+        yield "faults", ", ".join(f"{code} x{count}" for code, count in job["faults"].items())
+    limits: Summary = job.get("adjusted") or {}
+    if limits:
+        known = {name: value for name, value in limits.items() if value is not None and name != "why"}
+        told = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in known.items())
+        yield "adjusted", told + (f" ({limits['why']})" if limits.get("why") else "")
+
+
 def _remark(job: Summary) -> str:
     if job.get("error"):
         return str(job["error"].get("message", ""))
-    return str(job.get("wait_reason") or "")
+    if job.get("pause_requested"):
+        return "pausing"
+    return str(job.get("wait_reason") or ("paused" if job.get("paused") else ""))
 
 
 def _print_events(job_id: str, *, follow: bool, as_json: bool) -> None:
@@ -249,6 +266,8 @@ def _log_text(job_id: str, *, follow: bool) -> Iterator[str]:
         for name, content in _log_files(job):
             if name not in shown:
                 yield f"==> {name} <==\n"
+            if len(content) < shown.get(name, 0):  # its middle was cut out meanwhile
+                shown[name] = len(content)
             yield content[shown.get(name, 0) :].decode("utf-8", errors="replace")
             shown[name] = len(content)
         if Status(job["status"]).final or not follow:

@@ -87,19 +87,19 @@ def node() -> None:
 
 
 def workers(*, as_json: Json = False) -> None:
-    """List the workers: type, device, and what each runs.
+    """List the workers: type, device, what each runs, and why one takes no work.
 
     Example: `celora workers`
     """
     with record().session() as session:
-        rows = history.workers(session)
+        rows = history.workers(session, get_settings().foreign_memory_bytes)
     if as_json:
         print_json(rows)
         return
     if not rows:
         typer.echo("No worker has registered. Start some: celora up, or celora node on a GPU machine.")
         return
-    columns = ["worker", "kind", "type", "device", "memory", "status", "runs", "last seen"]
+    columns = ["worker", "kind", "type", "device", "memory", "status", "runs", "last seen", ""]
     console().print(
         table(
             columns,
@@ -113,6 +113,7 @@ def workers(*, as_json: Json = False) -> None:
                     row["status"],
                     ", ".join(map(str, row["jobs"])),
                     row["last_seen_at"],
+                    row["obstacle"] if row["obstacle"] != row["status"] else "",
                 )
                 for row in rows
             ],

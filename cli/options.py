@@ -39,7 +39,7 @@ def fields_of(words: list[str], options: Mapping[str, str | list[str] | None], *
         from_file = _job_file(Path(word))
     elif word:
         from_file = {loose: word}
-    given = {name: _value(name, value) for name, value in options.items() if value not in (None, [])}
+    given = {name: value_of(name, value) for name, value in options.items() if value not in (None, [])}
     return {**from_file, **given, **unknown}
 
 
@@ -79,7 +79,7 @@ def _job_file(path: Path) -> Fields:
     return {str(name): value for name, value in content.items()}  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
 
 
-def _value(name: str, given: str | list[str] | None) -> Any:
+def value_of(name: str, given: str | list[str] | None) -> Any:
     """An option's text as the field's value; pydantic turns numbers and switches from text by itself."""
     if not isinstance(given, list):
         return given

@@ -23,6 +23,7 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from ..settings.errors import CeloraError, DiskFullError, SettingsError, UnavailableError
 from ..settings.settings import get_settings
+from .forks import gate
 
 BUSY_TIMEOUT_S = 30
 CONNECT_TIMEOUT_S = 5
@@ -74,13 +75,13 @@ class Database:
             UnavailableError: The database can't be reached.
             SettingsError: Its tables are missing or older than this program.
         """
-        with self._translated(), self._sessions(bind=self.engine) as session, session.begin():
+        with gate.inside(), self._translated(), self._sessions(bind=self.engine) as session, session.begin():
             yield session
 
     @contextmanager
     def transaction(self) -> Generator[Session]:
         """As ``session``, with SQLite's write lock from the start: what is read stays true until the commit."""
-        with self._translated(), self.engine.connect() as connection:
+        with gate.inside(), self._translated(), self.engine.connect() as connection:
             connection.execution_options(**{_BEGIN: "IMMEDIATE"})
             with self._sessions(bind=connection) as session, session.begin():
                 yield session

@@ -4,6 +4,7 @@ Times are timezone-aware datetimes. Where a tenant is given, it is a condition o
 by the beginning of its id, as long as that is nobody else's.
 """
 
+import sys
 from collections.abc import Iterable
 from datetime import timedelta
 from typing import Any
@@ -15,6 +16,7 @@ from ..settings.errors import NotFoundError
 from . import datasets
 from .database import now
 from .journal import FURTHEST, ancestors
+from .registry import obstacle
 from .states import Stage, Status
 from .tables import Adapter, Announcement, Checkpoint, Event, Job, MetricPoint, Table, Worker
 
@@ -26,7 +28,8 @@ _COPIED = (
     "id", "status", "stage", "reason", "wait_reason", "cancel_requested", "tenant", "user", "name", "gpu", "gpu_type",
     "queue", "priority", "attempt", "stale_attempts", "step", "steps", "resume_step", "created_at", "sent_at",
     "started_at", "released_at", "finished_at", "dataset_sha256", "memory_bytes", "metrics", "warnings", "error",
-    "log_uri", "gpu_seconds", "cost", "paused", "pause_requested", "faults", "adjusted", "retry_of", "train_s",
+    "log_uri", "gpu_seconds", "cost", "paused", "pause_requested", "faults", "adjusted", "retry_of", "resume_of",
+    "train_s",
 )  # fmt: skip
 
 
@@ -56,7 +59,8 @@ def job_summary(session: Session, job_id: str, tenant: str | None = None) -> dic
 
     Beside the row's own columns: ``base_model``, ``adapter`` (URI), ``worker``, ``phase``, ``loss``, ``tokens_per_s``,
     ``eta_s``, ``progress``, ``trainable_parameters``, ``trainable_share``, ``stage_seconds`` (summed over attempts),
-    ``datasets`` (name, version and sha256 of what it saw, by role), ``evaluation`` and ``summary``.
+    ``datasets`` (name, version and sha256 of what it saw, by role), ``prepared`` (whether its data is there still),
+    ``checkpoint_step`` (the furthest that it or a retry of it may go on from), ``evaluation`` and ``summary``.
 
     Raises:
         NotFoundError: There is no such job, or the beginning of an id fits several.
@@ -74,6 +78,8 @@ def job_summary(session: Session, job_id: str, tenant: str | None = None) -> dic
         "trainable_parameters": trained.get("trainable_parameters"),
         "trainable_share": _share(trained),
         "datasets": datasets.seen_by(session, job.id),
+        "prepared": job.prepared_uri is not None,
+        "checkpoint_step": furthest(session, job),
         "evaluation": job.evaluation,
         "summary": job.summary,
     }
@@ -123,14 +129,17 @@ def adapters(session: Session, *, tenant: str | None = None, limit: int = 200) -
     return [_columns(row) for row in session.scalars(wanted)]
 
 
-def workers(session: Session) -> list[dict[str, Any]]:
-    """Every registered worker; ``jobs`` are the ids of what it runs."""
+def workers(session: Session, foreign_limit_bytes: int = sys.maxsize) -> list[dict[str, Any]]:
+    """Every registered worker; ``jobs`` are the ids of what it runs, ``obstacle`` why it takes no work, in words."""
     running: dict[str, list[str]] = {}
     pairs = select(Job.worker_id, Job.id).where(Job.status == Status.RUNNING).order_by(Job.id)
     for worker_id, job_id in session.execute(pairs):
         running.setdefault(str(worker_id), []).append(job_id)
     rows = session.scalars(select(Worker).order_by(Worker.id))
-    return [{**_columns(row), "jobs": running.get(row.id, [])} for row in rows]
+    return [
+        {**_columns(row), "jobs": running.get(row.id, []), "obstacle": obstacle(row, foreign_limit_bytes)}
+        for row in rows
+    ]
 
 
 def queues(session: Session) -> list[dict[str, Any]]:
@@ -175,6 +184,12 @@ def resume_candidates(session: Session, job_id: str) -> list[Checkpoint]:
     mine = (Checkpoint.job_id == job_id) & (Checkpoint.attempt < job.attempt)
     usable = or_(mine, Checkpoint.job_id.in_(ancestors(session, job)))
     return list(session.scalars(select(Checkpoint).where(usable).order_by(*FURTHEST)))
+
+
+def furthest(session: Session, job: Job) -> int | None:
+    """The furthest checkpoint of a job and of those it goes on from."""
+    usable = Checkpoint.job_id.in_([job.id, *ancestors(session, job)])
+    return session.scalar(select(func.max(Checkpoint.step)).where(usable))
 
 
 def undelivered(session: Session, claim_s: float) -> list[Job]:

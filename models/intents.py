@@ -127,7 +127,8 @@ def retry(
     if set(changes or {}) <= HARMLESS:
         _take_over(job, old)
     where = f"from its checkpoints, at {job.stage}" if job.resume_of else "from the start"
-    event(session, new_id, 1, "info", "submitted", f"tries {job_id} again, {where}", {"retry_of": job_id})
+    data = {"retry_of": job_id, "begins_at": job.stage.value}
+    event(session, new_id, 1, "info", "retries", f"tries {job_id} again, {where}", data)
     session.flush()
     return job
 

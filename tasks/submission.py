@@ -221,6 +221,11 @@ def evaluate_again(job_id: str) -> None:
                 f"job {job_id} is {job.status}; only a completed job can be evaluated again.",
                 hint=f"See `celora status {job_id}`.",
             )
+        if job.prepared_uri is None:
+            raise SettingsError(
+                f"the data of job {job_id} was swept, {get_settings().keep_checkpoint_days:g} days after its end.",
+                hint="Submit it anew; an operator may raise CELORA_KEEP_CHECKPOINT_DAYS.",
+            )
         queue = queues.gpu_queue(job.gpu_type)
 
     def send() -> None:

@@ -5,10 +5,10 @@ Nearly all rows are words filled into a shape (shapes.py) whose tokens' places f
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,9 @@ from .shapes import Shapes
 from .spool import Said, Spool, Turns, row_of
 from .templates import ChatTemplate, Rendered, TemplateRefusalError, backend
 from .token_bytes import Ranges, TokenBytes
+
+if TYPE_CHECKING:
+    from tokenizers import Encoding
 
 BOUNDARY_ROWS = 100
 """So many training rows are checked for a token that prompt and answer share; held-out rows are all checked."""
@@ -116,7 +119,8 @@ class Pieces:
         prompts = self._prompts(texts, ids, facts)
         kept = self._kept(counts, ranges, prompts, facts)
         self._count(texts, counts, ranges, kept, facts)
-        told = [self._told(texts, place, prompts[place]) for place in np.flatnonzero(kept)] if self._held_out else []
+        stay: list[int] = np.flatnonzero(kept).tolist() if self._held_out else []
+        told = [self._told(texts, place, prompts[place]) for place in stay]
         return Done(*self._arrays(flat, counts, ranges, kept), told, facts, bad)
 
     def _texts(self, cut: Cut, facts: SetFacts, bad: BadLines) -> _Texts:
@@ -190,7 +194,7 @@ class Pieces:
             found.append(np.array([(place, *one) for one in trained], dtype=np.int64).reshape(-1, 3))
         return ids, Ranges(*np.concatenate(found).T)
 
-    def _offsets(self, said: list[str], places: list[int]) -> Any:
+    def _offsets(self, said: list[str], places: list[int]) -> "Iterable[tuple[int, Encoding]]":
         encodings = self._inner.encode_batch([said[place] for place in places], add_special_tokens=False)
         return zip(places, encodings, strict=True)
 
@@ -215,12 +219,8 @@ class Pieces:
         """What carries loss in a row, in characters."""
         if place in texts.others:
             return texts.others[place].spans
-        said = texts.said[place].encode()
-        return [
-            Span(len(said[:start].decode()), len(said[:end].decode()))
-            for row, start, end in texts.spans
-            if row == place
-        ]
+        said, spans = texts.said[place].encode(), [span for row, *span in texts.spans if row == place]
+        return [Span(len(said[:start].decode()), len(said[:end].decode())) for start, end in spans]
 
     def _prompts(self, texts: _Texts, ids: list[list[int]], facts: SetFacts) -> dict[int, list[int]]:
         """The tokens of the prompts that are wanted, by row."""

@@ -1,8 +1,8 @@
 """A set of rows as tokens: rendered, tokenized in batches, cut to length, and what was found out on the way.
 
 Rows come from disk and tokens go to disk, a piece at a time, so a set may be larger than memory. The pieces of a large
-set are shared out to copies of this process (forks.py), one a core: the tokenizer alone has threads of its own, but what
-stands around it in Python would have it wait.
+set are shared out to copies of this process (forks.py), one a core: the tokenizer has threads of its own, but what
+stands around it in Python would have them wait.
 
 A row is cut at its end. One that has no token with loss left after that is dropped, and so is a held-out row whose
 prompt alone fills the length; both are counted, with their line numbers.
@@ -32,7 +32,7 @@ PIECE_ROWS = 1000
 PIECE_BYTES = 500_000
 """A piece ends at either; an encoding takes about 150 bytes a token while it is looked at."""
 
-LEAST_BYTES = 8 << 20
+LEAST_BYTES = 2 << 20
 """Of a smaller set neither copies nor a table of the tokens' bytes are worth their start."""
 
 

@@ -24,7 +24,7 @@ from ..settings.gpus import gpu_catalogue
 from ..settings.secrets import Secrets
 from ..settings.settings import Settings, get_settings
 from . import endings, queues, sending
-from .celery import app
+from .celery import EXPIRES_S, app
 from .lease import Lease
 from .markers import Markers
 from .options import pinned_device
@@ -214,7 +214,7 @@ def poke() -> None:
     """Ask for a scheduling round now; the timer brings one anyway where the broker cannot be reached."""
 
     def send() -> None:
-        app.send_task("celora.tick", queue=queues.ENTRY, expires=60, retry=False, ignore_result=True)
+        app.send_task("celora.tick", queue=queues.ENTRY, expires=EXPIRES_S, retry=False, ignore_result=True)
 
     sending.attempt(send, "a scheduling round")
 

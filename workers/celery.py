@@ -16,6 +16,10 @@ from . import options, queues
 
 FALLBACK_BROKER = "redis://127.0.0.1:6379/0"
 
+EXPIRES_S = 2 * 3600.0
+"""When a round that nobody has come to is dropped. It travels as a time by its sender's clock, so it is longer than any
+two clocks are apart; the rounds that pile up meanwhile are many, quick and harmless."""
+
 
 def configuration(settings: Settings) -> dict[str, Any]:
     """Celery's settings for an installation; each deviation from its defaults has its reason in docs/decisions.md."""
@@ -82,7 +86,7 @@ def configuration(settings: Settings) -> dict[str, Any]:
             name: {
                 "task": f"celora.{name}",
                 "schedule": seconds,
-                "options": {"queue": queues.ENTRY, "expires": seconds},
+                "options": {"queue": queues.ENTRY, "expires": EXPIRES_S},
             }
             for name, seconds in every.items()
         },

@@ -12,6 +12,8 @@ BEFORE = {
     "worker_lost": {"running"}, "checkpoint": {"running"}, "cancel_requested": {"running"},
     "completed": {"published"}, "failed": {"pending", "queued", "running"},
     "cancelled": {"pending", "queued", "running"}, "evaluated_again": {"completed"},
+    "paused": {"pending", "queued"}, "pause_requested": {"running"}, "unpaused": {"pending", "running"},
+    "handed_back": {"queued"}, "retries": {"pending"},
 }  # fmt: skip
 """In which status each kind of event may happen; other kinds are remarks and change nothing."""
 AFTER = {"submitted": "pending", "rejected": "failed", "queued": "queued", "stage_started": "running"}
@@ -32,17 +34,21 @@ def faults_of(events):
         if kind in BEFORE and data.get("stage", stage) != stage:
             wrong.append(f"of stage {data['stage']} in stage {stage}")
         faults += [f"event {number} ({kind}) {fault}" for fault in wrong]
-        status, stage, attempt = _following(kind, status, stage, attempt)
+        status, stage, attempt = _following(kind, data, status, stage, attempt)
     return faults
 
 
-def _following(kind, status, stage, attempt):
+def _following(kind, data, status, stage, attempt):
     """Where a job stands after an event."""
     if kind == "stage_finished":
         if stage == STAGES[-1]:
             return "published", stage, attempt
         following = STAGES[STAGES.index(stage) + 1]
         return "pending" if stage == "prepare" else "queued", following, attempt
+    if kind in ("paused", "handed_back"):
+        return "pending", stage, data.get("next_attempt", attempt)
+    if kind == "retries":
+        return status, data["begins_at"], attempt
     if kind in ("released", "retrying", "worker_lost"):
         return "pending", stage, attempt + 1
     if kind in ENDS:

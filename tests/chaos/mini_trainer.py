@@ -155,7 +155,7 @@ def write_adapter(engine, out, attempt):
     """As ``tuning.run`` does it, with its failpoints."""
     staged, final = out / f".tmp-{attempt}-adapter", out / "adapter"
     shutil.rmtree(staged, ignore_errors=True)
-    staged.mkdir()
+    staged.mkdir(parents=True)
     (staged / WEIGHTS).write_text(engine.weights)
     (staged / "adapter_config.json").write_text(json.dumps({"r": 8, "peft_type": "CHAIN"}))
     hit("adapter.staged")

@@ -1,5 +1,6 @@
 import errno
 import json
+import shutil
 import subprocess
 import sys
 
@@ -11,8 +12,8 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from celora.settings.errors import BaseModelError, DataError, DiskFullError, SettingsError
 from celora.storage.manifest import verify_manifest
+from celora.tuning import forks, reading, tokens
 from celora.tuning import prepared as prepared_files
-from celora.tuning import tokens
 from celora.tuning.dataset import PreparedSet, eval_rows, load_result, load_settings, prepare
 from celora.tuning.formats import BadRowsError
 from celora.tuning.prepared import permutation
@@ -384,15 +385,43 @@ def test_loss_on_all_words_where_it_is_asked_for(run):
     assert result.trained_tokens == result.train_tokens
 
 
-@pytest.mark.parametrize(("rows", "characters"), [(7, 10**6), (1000, 500), (1, 1)])
-def test_how_rows_are_batched_changes_nothing(run, monkeypatch, rows, characters):
-    long_question = {"question": "How many apples? " * 40, "answer": "1"}
-    data = [*gsm_rows(50), long_question, *gsm_rows(9, start=60)]
-    run(data, out="at_once")
+def same_receipt(result, other):
+    facts, others = ({**one.receipt, "estimate": None} for one in (result, other))
+    assert facts == others
+
+
+@pytest.fixture(params=[(7, 10**6, 0), (1000, 500, 0), (1, 1, 1), (7, 10**6, 1), (7, 900, 3)])
+def share_out(request, monkeypatch):
+    """Cut the data into pieces of so many rows and bytes; from one process on as large data is."""
+    rows, size, processes = request.param
+
+    def share_out():
+        monkeypatch.setattr(tokens, "PIECE_ROWS", rows)
+        monkeypatch.setattr(tokens, "PIECE_BYTES", size)
+        monkeypatch.setattr(forks, "processes", lambda _asked: processes)
+        monkeypatch.setattr(reading, "BLOCK_BYTES", max(size, 700))
+        for module in (tokens, reading) if processes else ():
+            monkeypatch.setattr(module, "LEAST_BYTES", 1)
+
+    return share_out
+
+
+@pytest.mark.parametrize("completion_only", [True, False])
+def test_how_rows_are_shared_out_changes_nothing(run, share_out, chat_base, tmp_path, completion_only):
+    odd = [
+        {"question": "How many apples? " * 40, "answer": "1"},  # cut
+        {"question": "How many pears? " * 200, "answer": "none"},  # nothing of the answer is left
+        {"question": "Zwölf \u2028 漢字?", "answer": "\n\n ja — é\u0301 \u3000"},
+        {"question": "<|im_end|> how", "answer": "so </s>\n"},
+        {"question": "How many? ", "answer": "   12"},
+        {"question": "mail ada@example.org", "answer": "+49 30 1234567"},
+    ]
+    data = [*gsm_rows(50), *odd, *gsm_rows(9, start=60), *gsm_rows(3)]
+    before = run(data, out="at_once", base=chat_base, completion_only=completion_only)
     at_once = run.out
-    monkeypatch.setattr(tokens, "BATCH_ROWS", rows)
-    monkeypatch.setattr(tokens, "BATCH_CHARACTERS", characters)
-    run(data, out="in_batches")
+    shutil.rmtree(tmp_path / "cache")  # or the first run's data is reused
+    share_out()
+    same_receipt(run(data, out="in_pieces", base=chat_base, completion_only=completion_only), before)
     names = [path.name for path in at_once.iterdir() if path.suffix in (".npy", ".jsonl")]
     assert len(names) == 7
     for name in names:

@@ -100,12 +100,12 @@ def freeze_at(cluster, point):
         cluster.wait_final([job_id], 60)
     except TimeoutError as error:
         trouble.append(f"{point}: the job did not go on while its worker was frozen ({str(error).splitlines()[0]})")
-    before = files_of(cluster, job_id)
+    before = files_of(cluster, job_id, but_attempt=1)
     os.kill(sleeper.pid, signal.SIGCONT)
     cluster.wait_final([job_id], 60)
     cluster.wait(lambda: not cluster.trainers(), 30, "every trainer is gone")
     worker_is_idle_again(cluster)
-    return job_id, trouble + ([] if trouble else changed(before, files_of(cluster, job_id), job_id))
+    return job_id, trouble + ([] if trouble else changed(before, files_of(cluster, job_id, but_attempt=1), job_id))
 
 
 def worker_is_idle_again(cluster):
@@ -144,7 +144,7 @@ def files_of(cluster, job_id, but_attempt=None):
     return {
         str(path): (path.stat().st_mtime_ns, path.stat().st_size)
         for path in root.rglob("*")
-        if path.is_file() and "logs" not in path.parts and f"attempt-{but_attempt}" not in path.parts
+        if path.is_file() and not ({"logs", f"attempt-{but_attempt}"} & {*path.parts})
     }
 
 
@@ -154,11 +154,10 @@ def changed(before, after, job_id):
 
 
 def late_writes(cluster, job_id):
-    """Rows that an attempt wrote after it had been taken from its worker."""
+    """Measurements and checkpoints that an attempt wrote after it was taken from its worker; events: chaos.legal."""
     from celora.models.tables import Checkpoint, MetricPoint
 
     taken = {row["number"]: row["ended_at"] for row in cluster.attempts(job_id)}
     rows = [(row["attempt"], row["at"]) for row in cluster._rows(MetricPoint, MetricPoint.job_id == job_id)]
     rows += [(row["attempt"], row["created_at"]) for row in cluster._rows(Checkpoint, Checkpoint.job_id == job_id)]
-    rows += [(row["attempt"], row["at"]) for row in cluster.events(job_id) if row["kind"] != "evaluated_again"]
     return sum(taken.get(attempt) is not None and at > taken[attempt] for attempt, at in rows)
