@@ -1,30 +1,38 @@
 """What ``prepare`` costs beside the tokenizer it uses, and how much memory a million rows take.
 
 Rows of about 40 tokens (and, to compare, of about 400) are cut out of the standard library's own source; the tokenizer
-is trained on the same source, 24,000 tokens. Interleaved rounds, in one process, with the same threads: ``raw`` is
-the tokenizers library alone on the rendered texts, in batches, with nothing kept; ``prepare`` is all of it, from the
-file to the arrays on disk: reading, checking, looking for repeats and private data, rendering, tokenizing, masking,
-writing; ``datasets_map`` is the tokenizer through ``datasets``, batched, on texts that are rendered already. Rates in
-tokens a second; medians; ratios are of the same round, of the wall clock and of the CPU time of all threads, which
-other work on the machine disturbs less. Then one child process prepares a million rows, and says the most memory that
-it held (VmHWM of the kernel).
+is trained on the same source, 24,000 tokens. Interleaved rounds, all on the cores of the machine: ``raw`` is the
+tokenizers library alone on the rendered texts, ``encode_batch`` in batches of a thousand with nothing kept, its threads
+as many as there are cores (TOKENIZERS_PARALLELISM is set so); ``raw_fast`` the same with ``encode_batch_fast``, which
+finds no offsets; ``prepare`` is all of it, from the file to the arrays on disk: reading, checking, looking for repeats
+and private data, rendering, tokenizing, masking, writing, shared out to as many processes; ``datasets_map`` is the
+tokenizer through ``datasets``, batched, on texts that are rendered already. Rates in tokens a second; medians; ratios
+are of the same round, of the wall clock and of the CPU time of all threads and processes, which other work on the
+machine disturbs less. Then one child process prepares a million rows; told are the most memory that it held itself
+(VmHWM of the kernel) and the most that it and its copies held together (their shares of what they share, PSS, looked
+at four times a second). The load average before and after says how quiet the machine was.
 
     python benchmarks/prepare.py [--rows N] [--rounds N] [--write]
 """
 
 import argparse
+import contextlib
 import json
 import os
 import random
+import resource
 import statistics
 import subprocess
 import sys
 import sysconfig
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 SHORT_WORDS, LONG_WORDS = 18, 180
 SOURCE_BYTES = 8_000_000
@@ -40,15 +48,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rows", type=int, default=1_000_000, help="rows of the run that measures memory; 0: none")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--round-rows", type=int, default=60_000, help="short rows of a round")
+    parser.add_argument("--round-rows", type=int, default=240_000, help="short rows of a round")
     parser.add_argument("--write", action="store_true", help="write results/prepare.json")
     parser.add_argument("--child", type=Path, help=argparse.SUPPRESS)
     asked = parser.parse_args()
     if asked.child:
         child(asked.child)
         return
+    os.environ["TOKENIZERS_PARALLELISM"] = "true"
     with tempfile.TemporaryDirectory() as folder:
         facts = measure(Path(folder), asked)
+    facts["load_average_after"] = load()
     text = json.dumps(facts, indent=1)
     print(text)
     if asked.write:
@@ -61,7 +71,7 @@ def measure(folder: Path, asked: argparse.Namespace) -> dict[str, Any]:
     """All figures."""
     words = source_words()
     make_base(folder / "base", words)
-    facts: dict[str, Any] = {"cores": os.cpu_count(), "rounds": asked.rounds}
+    facts: dict[str, Any] = {"cores": os.cpu_count(), "rounds": asked.rounds, "load_average_before": load()}
     kinds = {"short": (asked.round_rows, SHORT_WORDS), "long": (asked.round_rows // 8, LONG_WORDS)}
     for kind, (count, length) in kinds.items():
         data = write_rows(folder / f"{kind}.jsonl", words, count, length)
@@ -69,7 +79,14 @@ def measure(folder: Path, asked: argparse.Namespace) -> dict[str, Any]:
     if asked.rows:
         data = write_rows(folder / "many.jsonl", words, asked.rows, SHORT_WORDS)
         facts["many"] = in_child(folder, data)
+        rate = facts["many"]["tokens_per_s"] / facts["short"]["raw_tokens_per_s"]
+        facts["many"]["rate_of_raw_in_rounds"] = round(rate, 3)
     return facts
+
+
+def load() -> list[float]:
+    """The machine's load average over 1, 5 and 15 minutes."""
+    return [round(number, 1) for number in os.getloadavg()]
 
 
 def source_words() -> list[str]:
@@ -143,11 +160,11 @@ def rounds(folder: Path, data: Path, count: int, number: int) -> dict[str, Any]:
     wrapped = PreTrainedTokenizerFast.from_pretrained(folder / "base")
     tokens = 0
 
-    def raw() -> None:
+    def raw(encode: Callable[..., Any]) -> None:
         nonlocal tokens
         tokens = 0
         for at in range(0, len(texts), BATCH):
-            encodings = inner.encode_batch(texts[at : at + BATCH], add_special_tokens=False)
+            encodings = encode(texts[at : at + BATCH], add_special_tokens=False)
             tokens += sum(map(len, encodings))
 
     def mapped() -> None:
@@ -158,15 +175,21 @@ def rounds(folder: Path, data: Path, count: int, number: int) -> dict[str, Any]:
         with tempfile.TemporaryDirectory(dir=folder) as place:
             prepare_rows(folder / "base", data, Path(place))
 
-    ways = {"raw": raw, "prepare": whole, "datasets_map": mapped}
+    ways: dict[str, Callable[[], None]] = {
+        "raw": lambda: raw(inner.encode_batch),
+        "prepare": whole,
+        "raw_fast": lambda: raw(inner.encode_batch_fast),
+        "datasets_map": mapped,
+    }
     took = [{name: seconds(way) for name, way in ways.items()} for _ in range(number + 1)][1:]  # the first is warm-up
     facts: dict[str, Any] = {"rows": count, "tokens_per_row": round(tokens / count, 1)}
     for name in ways:
         facts[f"{name}_tokens_per_s"] = round(tokens / statistics.median(one[name][0] for one in took))
     for name in ("prepare", "datasets_map"):
         for kind, index in (("", 0), ("_cpu", 1)):
-            ratio = statistics.median(one["raw"][index] / one[name][index] for one in took)
-            facts[f"{name}_of_raw{kind}"] = round(ratio, 3)
+            for reference in ("raw", "raw_fast"):
+                ratio = statistics.median(one[reference][index] / one[name][index] for one in took)
+                facts[f"{name}_of_{reference}{kind}"] = round(ratio, 3)
     return facts
 
 
@@ -176,10 +199,16 @@ def rendered(line: str) -> str:
 
 
 def seconds(way: Callable[[], None]) -> tuple[float, float]:
-    """How long it takes: by the clock, and in CPU time of all threads."""
-    started, used = time.perf_counter(), time.process_time()
+    """How long it takes: by the clock, and in CPU time of all threads and of processes that have ended."""
+    started, used = time.perf_counter(), cpu_s()
     way()
-    return time.perf_counter() - started, time.process_time() - used
+    return time.perf_counter() - started, cpu_s() - used
+
+
+def cpu_s() -> float:
+    """CPU time of this process and of its children that have ended."""
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(one.ru_utime + one.ru_stime for one in used)
 
 
 def prepare_rows(base: Path, data: Path, place: Path) -> tuple[Any, list[dict[str, Any]]]:
@@ -204,8 +233,30 @@ def prepare_rows(base: Path, data: Path, place: Path) -> tuple[Any, list[dict[st
 def in_child(folder: Path, data: Path) -> dict[str, Any]:
     """Prepare a file in a fresh process."""
     command = [sys.executable, __file__, "--child", str(folder)]
-    done = subprocess.run(command, input=str(data), capture_output=True, text=True, check=True)
-    return json.loads(done.stdout.splitlines()[-1])
+    most = 0
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        held, ended = psutil.Process(process.pid), threading.Event()
+
+        def look() -> None:
+            nonlocal most
+            while not ended.wait(0.25):
+                most = max(most, memory_bytes(held))
+
+        watch = threading.Thread(target=look)
+        watch.start()
+        output, _ = process.communicate(str(data))
+        ended.set()
+        watch.join()
+    return {**json.loads(output.splitlines()[-1]), "peak_memory_bytes_with_copies": most}
+
+
+def memory_bytes(process: psutil.Process) -> int:
+    """What a process and its children hold now, each its share of what several hold."""
+    total = 0
+    for one in (process, *process.children(recursive=True)):
+        with contextlib.suppress(psutil.Error):  # it has just ended
+            total += one.memory_full_info().pss
+    return total
 
 
 def child(folder: Path) -> None:
@@ -216,12 +267,18 @@ def child(folder: Path) -> None:
     facts = {
         "rows": result.train_rows + sum(result.eval_rows.values()),
         "train_tokens": result.train_tokens,
-        "seconds": round(time.perf_counter() - started, 1),
+        "seconds": round(taken := time.perf_counter() - started, 1),
+        "tokens_per_s": round((result.train_tokens + held_out_tokens(result)) / taken),
         "peak_memory_bytes": peak_memory_bytes(),
         "torch_loaded": "torch" in sys.modules,
         "phases_s": dict(durations(phases)),
     }
     print(json.dumps(facts))
+
+
+def held_out_tokens(result: Any) -> int:
+    """Tokens of the held-out rows."""
+    return sum(facts["tokens"] for name, facts in result.receipt["sets"].items() if name != "train")
 
 
 def durations(phases: list[dict[str, Any]]) -> Iterator[tuple[str, float]]:

@@ -7,7 +7,7 @@ and belongs to the worker that writes.
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, func, or_, select, update
+from sqlalchemy import ColumnElement, bindparam, func, or_, select, update
 from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from sqlalchemy.orm import Session
@@ -174,9 +174,13 @@ def evaluated_again(session: Session, job_id: str, values: dict[str, Any]) -> bo
 
 def explain_waits(session: Session, waits: Mapping[str, str]) -> None:
     """Write down why each pending job waits; a row that is the same already is left alone."""
-    for job_id, reason in waits.items():
-        changed = update(Job).where(Job.id == job_id, Job.status == Status.PENDING, Job.wait_reason != reason)
-        session.execute(changed.values(wait_reason=reason).execution_options(synchronize_session=False))
+    known = dict(session.execute(select(Job.id, Job.wait_reason).where(Job.status == Status.PENDING)).all())
+    changed = [
+        {"named": job_id, "because": because} for job_id, because in waits.items() if known.get(job_id) != because
+    ]
+    if changed:
+        one = update(Job).where(Job.id == bindparam("named"), Job.status == Status.PENDING)
+        session.connection().execute(one.values(wait_reason=bindparam("because")), changed)
 
 
 def newest_step(session: Session, job: Job) -> int | None:

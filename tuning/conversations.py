@@ -13,7 +13,8 @@ from typing import Any, cast
 from .faults import Fault, Where
 from .fields import as_text, count_keys, fields, items, kind, require_words
 from .rows import Message, Row
-from .strict_json import parse, parse_value
+from .spool import Said
+from .strict_json import has_keys, parse, parse_value, quick
 
 ROLES = ("system", "user", "assistant", "tool")
 ROLE_SYNONYMS = {
@@ -52,6 +53,32 @@ def chat_row(value: dict[str, Any], line: int, ignored: Counter[str]) -> Row:
     messages, weights = read_messages(value["messages"], ("messages",), ignored, tools=tools)
     check_order(messages, weights, ("messages",))
     return Row(messages, weights, line, tools)
+
+
+def usual_chat(raw: bytes) -> Said | None:
+    """Roles, weights and words of a chat row as nearly all are written; None where it takes more than a look.
+
+    What it gives, ``chat_row`` would give too.
+    """
+    try:
+        text = raw.decode()
+    except UnicodeDecodeError:
+        return None
+    value = quick(text)
+    turns = value.get("messages") if isinstance(value, dict) and len(value) == 1 else None  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType, reportUnknownArgumentType]
+    if not isinstance(turns, list) or not has_keys(text, 1 + 2 * len(cast("list[Any]", turns))):
+        return None
+    roles: list[str] = []
+    weights: list[int] = []
+    words: list[str] = []
+    for turn in cast("list[Any]", turns):
+        weight = _usual_weight(turn)
+        if weight < 0:
+            return None
+        roles.append(turn["role"])
+        words.append(turn["content"])
+        weights.append(weight)
+    return ((tuple(roles), tuple(weights)), words) if (*roles, *weights) in _GOOD_ORDERS else None
 
 
 def sharegpt_row(value: dict[str, Any], line: int, ignored: Counter[str]) -> Row:

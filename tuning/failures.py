@@ -162,7 +162,7 @@ def _device_memory(device: str) -> dict[str, int]:
 
     try:
         return devices.memory_facts(device)
-    except RuntimeError:
+    except SPEAKERS:
         return {}
 
 

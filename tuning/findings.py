@@ -61,20 +61,26 @@ class Notes:
         if not isinstance(row, Row):
             row = _as_one(row)
             self.labels = None  # answers are compared, not told apart
-        roles = [message["role"] for message in row.messages]
-        said = [_words(message) for message in row.messages]
-        normal, tools = [normalised(text) for text in said], _tools(row)
-        answer = said[-1]
+        self.add_said(
+            [message["role"] for message in row.messages],
+            [_words(message) for message in row.messages],
+            row.line,
+            tools=json.dumps(row.tools, sort_keys=True) if row.tools else "",
+        )
+
+    def add_said(self, roles: Sequence[str], said: Sequence[str], line: int, *, tools: str = "") -> None:
+        """Take notes of a row of these roles and words."""
+        normal, answer = [normalised(text) for text in said], said[-1]
         self.exact.append(hash((tools, *roles, *said)))
         self.normal.append(hash((tools, *roles, *normal)))
         self.prompts.append(hash((tools, *roles, *normal[:-1])) if len(roles) > 1 else 0)
-        self.lines.append(row.line)
+        self.lines.append(line)
         self.turns += roles.count("assistant") - (roles[-1] == "assistant")
         self.structured += answer.lstrip()[:1] in ("{", "[") and answer.rstrip()[-1:] in ("}", "]")
         if self.labels is not None:
             self._label(answer)
         if found := find("\n".join(said)):
-            self._private(row.line, found)
+            self._private(line, found)
 
     def extend(self, other: "Notes") -> None:
         """Take over the notes of the rows that follow."""
@@ -323,7 +329,3 @@ def _words(message: dict[str, Any]) -> str:
     if isinstance(content, str) and not rest:
         return content
     return f"{content or ''} {json.dumps(rest, sort_keys=True, ensure_ascii=False, default=str)}"
-
-
-def _tools(row: Row) -> str:
-    return json.dumps(row.tools, sort_keys=True) if row.tools else ""

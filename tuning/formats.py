@@ -171,6 +171,11 @@ class Rows:
         return self.container.done_bytes
 
     @property
+    def renames(self) -> bool:
+        """Whether the file's columns have other names than ours."""
+        return self._names.renames
+
+    @property
     def gave_up(self) -> bool:
         """Whether there were so many bad lines that the rest of the file is not read."""
         return self.data.bad.total >= GIVE_UP_LINES

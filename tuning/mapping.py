@@ -46,6 +46,11 @@ class ColumnNames:
         self._theirs: dict[str, str] = dict(columns)
 
     @property
+    def renames(self) -> bool:
+        """Whether anything has another name than ours."""
+        return bool(self._theirs)
+
+    @property
     def mapped(self) -> frozenset[str]:
         """Our names of the columns that are mapped."""
         return frozenset(self._columns)

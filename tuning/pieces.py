@@ -31,6 +31,10 @@ BOUNDARY_ROWS = 100
 LONG_BYTES = 4 << 20
 """A longer row is no copy's: each of them would need the memory for it."""
 
+CACHED_WORDS = 100_000
+"""Words of which the tokenizer remembers the tokens; its own 10,000 are full after some thousand rows, and then a ninth
+of its time goes into words that it has seen."""
+
 Cut = tuple[int, int]
 """From which row of a set, and to which."""
 
@@ -95,6 +99,9 @@ class Pieces:
         self._shapes, self._control = Shapes(template), _ControlWords(template)
         self._inner = backend(template.tokenizer)
         self._bytes = TokenBytes.of(self._inner, template.special_tokens) if large else None
+        resize = getattr(self._inner.model, "_resize_cache", None)  # its Python part says nothing of the cache
+        if large and resize:
+            resize(CACHED_WORDS)
 
     def warm_up(self) -> None:
         """Learn the shape of the first row, which copies of this process then have."""

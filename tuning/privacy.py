@@ -42,7 +42,15 @@ def find(text: str) -> list[tuple[str, int, int]]:
     Kinds: ``e-mail``, ``phone``, ``card``, ``iban``, ``api key``, ``private key``.
     """
     found: list[tuple[str, int, int]] = []
-    for kind, pattern, holds in _looks(text):
+    plain = text.encode(errors="replace")
+    if not (
+        b"@" in plain
+        or b"PRIVATE KEY" in plain
+        or _SHORTEST_KEY in plain.translate(_KEY_CHARACTERS)
+        or _EIGHT_DIGITS in plain.translate(_DIGITS_AS_ZERO, _SEPARATORS)
+    ):
+        return found
+    for kind, pattern, holds in _looks(text, plain):
         for match in pattern.finditer(text):
             start, end = match.span()
             if holds(match[0]) and not any(start < other_end and other < end for _, other, other_end in found):
@@ -64,7 +72,7 @@ def masked(text: str) -> str:
     return "".join([*parts, text[at:]])
 
 
-def _looks(text: str) -> Iterator[tuple[str, re.Pattern[str], Callable[[str], bool]]]:
+def _looks(text: str, plain: bytes) -> Iterator[tuple[str, re.Pattern[str], Callable[[str], bool]]]:
     """The patterns worth a look, the most specific first.
 
     Most texts are spared all of them by questions that cost a pass over the bytes each, in C: is there a run of letters
@@ -72,7 +80,6 @@ def _looks(text: str) -> Iterator[tuple[str, re.Pattern[str], Callable[[str], bo
     """
     if "PRIVATE KEY" in text:
         yield "private key", _PRIVATE, _anything
-    plain = text.encode(errors="replace")
     if _maybe_key(plain):
         yield "api key", _KEY, _anything
     if _maybe_mail(text):

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import IO
 
 from . import forks
+from .conversations import usual_chat
 from .faults import BadLine
 from .fields import KEPT_KEYS
 from .findings import Notes
@@ -189,15 +190,26 @@ def _read_block(reading: Rows, descriptor: int, form: str, block: _Block) -> _Pa
     """In a copy: the rows of a block; None where it holds anything else than good rows of one format."""
     if block.long:
         return None
-    lines = LineFile(reading.data.path, lines=block.before)
+    lines = LineFile(reading.data.path)
     fresh = reading.fresh(lines)
-    kept = _Kept(Notes(), Spool(file=io.BytesIO()), Spool(file=io.BytesIO()))
-    data = io.BytesIO(os.pread(descriptor, block.end - block.begin, block.begin))
-    for example in fresh.of(lines.between(data)):
-        if not isinstance(example, Row):
-            return None
-        kept.add(example)
+    notes, kept = Notes(), Spool(file=io.BytesIO())
+    written = os.pread(descriptor, block.end - block.begin, block.begin).split(b"\n")
+    if not written[-1]:
+        written.pop()  # behind the last line feed there is no line
+    usual = form == "chat" and not reading.renames
+    for number, raw in enumerate(written, block.before + 1):
+        if usual and (said := usual_chat(raw)):
+            turns, words = said
+            notes.add_said(turns[0], words, number)
+            kept.append_words(turns, words, number)
+            continue
+        lines.lines = number - 1
+        for example in fresh.of(lines.between(io.BytesIO(raw + b"\n"))):
+            if not isinstance(example, Row):
+                return None
+            notes.add(example)
+            kept.append(example)
     found = fresh.data
     if (found.by_format.keys() - {form}) or len(found.ignored_keys) >= KEPT_KEYS:
         return None
-    return _Part(kept.rows.packed(), kept.notes, lines.lines, lines.blank, lines.crlf, found.ignored_keys)
+    return _Part(kept.packed(), notes, block.before + len(written), lines.blank, lines.crlf, found.ignored_keys)

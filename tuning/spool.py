@@ -75,8 +75,20 @@ class Spool(Sequence[Row]):
         else:
             self._kinds.append(self._kind((tuple([message["role"] for message in row.messages]), tuple(row.weights))))
             said = words.encode()
+        self._write(said, row.line)
+
+    def append_words(self, turns: Turns, words: Sequence[str], line: int) -> None:
+        """Write a row of roles and words alone."""
+        said = _BREAK.join(words)
+        if said.count(_BREAK) != len(words) - 1:
+            self.append(row_of(turns, words, line))
+            return
+        self._kinds.append(self._kind(turns))
+        self._write(said.encode(), line)
+
+    def _write(self, said: bytes, line: int) -> None:
         self._starts.append(self._starts[-1] + self._file.write(said) + self._file.write(_END))
-        self._lines.append(row.line)
+        self._lines.append(line)
 
     def _kind(self, turns: Turns) -> int:
         number = self._numbers.get(turns)

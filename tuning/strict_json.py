@@ -10,7 +10,6 @@ import math
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from typing import Any, NoReturn, cast
 
 from .faults import Fault, Where
@@ -20,6 +19,7 @@ MAX_DIGITS = 400
 MANY_CHARACTERS = 2**20
 MAX_VALUES = 500_000
 """So many brackets or keys in one row of over a million characters are no text any more, and costly to hold."""
+QUICK_CHARACTERS = 2**18
 _MARKS = ("[", "{", '":')
 ARRAY_FIX = "write one object a line: jq -c '.[]' IN > OUT"
 
@@ -68,11 +68,35 @@ def parse_value(text: str, *, row: str = "text") -> Any:
 def _decoded(text: str) -> Any:
     """The value of a text; one that is an object from its first to its last character is spared looking for space."""
     if text[:1] == "{":
-        with suppress(StopIteration, json.JSONDecodeError):  # which decode tells better
+        try:
             value, end = _scan(text, 0)
-            if end == len(text):
-                return value
+        except (StopIteration, json.JSONDecodeError):
+            return _decoder.decode(text)  # which tells it better
+        if end == len(text):
+            return value
     return _decoder.decode(text)
+
+
+def quick(text: str) -> Any:
+    """The object that a text is, where a look shows that ``parse`` would take it; else None.
+
+    A key that stands twice is not seen; ``has_keys`` tells.
+    """
+    if len(text) > QUICK_CHARACTERS or "\\u" in text or text.count("[") + text.count("{") > MAX_DEPTH:
+        return None
+    try:
+        value, end = _quick_scan(text, 0)
+    except (StopIteration, ValueError, RecursionError):
+        return None
+    return value if end == len(text) else None
+
+
+def has_keys(text: str, count: int) -> bool:
+    """Whether a JSON text writes so many keys, and so each once where so many came of it.
+
+    A key is a string before a colon. Where a colon follows white space, or a quoted one looks like a key's, no is said.
+    """
+    return text.count('":') == count and not (" :" in text or "\t:" in text or "\r:" in text or "\n:" in text)
 
 
 _BRACKET = re.compile(r'"(?:[^"\\]++|\\.)*+"?|([{\[])|([}\]])', re.DOTALL)
@@ -197,6 +221,8 @@ _decoder = json.JSONDecoder(
     object_pairs_hook=_unique_keys, parse_constant=_refuse_constant, parse_int=_integer, parse_float=_float
 )
 
+_quick_decoder = json.JSONDecoder(parse_constant=_refuse_constant, parse_int=_integer, parse_float=_float)
+_quick_scan: Callable[[str, int], tuple[Any, int]] = cast("Any", _quick_decoder).scan_once
 _scan: Callable[[str, int], tuple[Any, int]] = cast("Any", _decoder).scan_once
 
 _TOKEN = re.compile(r'("(?:[^"\\]++|\\.)*+")|([{}\[\],:])|([^\s{}\[\],:"]+)', re.DOTALL)

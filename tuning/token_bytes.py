@@ -96,8 +96,8 @@ class TokenBytes:
             return same
         chosen = ids[np.repeat(same, counts)]
         sizes = self._sizes[chosen]
-        shifts: NDArray[np.int64] = self._starts[chosen] - (np.cumsum(sizes) - sizes)
-        places = np.repeat(shifts, sizes) + np.arange(int(lengths[same].sum()))
+        shifts: NDArray[np.int32] = (self._starts[chosen] - (np.cumsum(sizes) - sizes)).astype(np.int32)
+        places = np.repeat(shifts, sizes) + np.arange(int(lengths[same].sum()), dtype=np.int32)
         whole = b"".join(said) if same.all() else b"".join(text for text, one in zip(said, same, strict=True) if one)
         differs = self._bytes[places] != np.frombuffer(whole, dtype=np.uint8)
         if differs.any():

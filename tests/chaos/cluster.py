@@ -14,10 +14,12 @@ harness never touches the product's memory: it starts, kills, freezes, reads the
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
 import uuid
+from contextlib import closing
 from pathlib import Path
 
 from chaos import chain
@@ -162,8 +164,26 @@ class Cluster:
         return False
 
     def freeze(self, worker):
-        """SIGSTOP a worker with its children, and its trainers unless they are to go on alone."""
-        self.tell(self._process(worker), signal.SIGSTOP)
+        """SIGSTOP a worker with its children; its trainers go on.
+
+        SQLite has nobody who could take the write lock from a process that is frozen inside a transaction (PostgreSQL
+        does, by ``idle_in_transaction_session_timeout``): there the freeze is tried until it falls between two.
+        """
+        while True:
+            self.tell(self._process(worker), signal.SIGSTOP)
+            if self.database_url.startswith("postgres") or self._writable():
+                return
+            self.tell(self._process(worker), signal.SIGCONT)
+
+    def _writable(self):
+        """Whether the SQLite file's write lock is to be had."""
+        with closing(sqlite3.connect(self.database_url.removeprefix("sqlite:///"), timeout=1)) as connection:
+            try:
+                connection.execute("BEGIN IMMEDIATE")
+            except sqlite3.OperationalError:
+                return False
+            connection.execute("ROLLBACK")
+            return True
 
     def thaw(self, worker):
         """SIGCONT what ``freeze`` stopped."""

@@ -2,25 +2,19 @@
 
 import random
 import tempfile
-import time
 from pathlib import Path
 
 import pytest
 from chaos.installation import installation
-from chaos.oracle import faults, redone
+from chaos.oracle import faults
 from chaos.storm import Storm
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
 
 QUICK = {"CELORA_LEASE_S": "2", "CELORA_HEARTBEAT_S": "0.4", "CELORA_REAPER_S": "0.5", "CELORA_TICK_S": "0.5",
          "CELORA_CLAIM_S": "3", "CELORA_MAX_ATTEMPTS": "30"}  # fmt: skip
-TELLING = {
-    "cpu-0": (
-        "claim.committed", "save.filled", "commit.manifest", "checkpoint.uploading", "checkpoint.uploaded",
-        "work.end", "ending.written", "upload.staged", "adapter.committed",
-    ),
-    "control": ("tick.committed", "reap.expired", "publish.uploaded"),
-}  # fmt: skip
+GPU = ("claim.committed", "save.filled", "checkpoint.uploaded", "upload.staged", "work.end", "ending.written")
+CONTROL = ("tick.committed", "reap.expired", "publish.uploaded")
 
 
 @pytest.fixture(scope="module", params=["sqlite", "postgres"])
@@ -53,57 +47,53 @@ def test_a_small_storm_loses_and_doubles_nothing(cluster):
 def test_a_kill_at_each_telling_line_is_survived(cluster):
     fired = cluster.home / "fired"
     fired.mkdir()
-    for worker, points in TELLING.items():
+    for name, points in (("cpu-0", GPU), ("cpu-1", GPU), ("control", CONTROL)):
         armed = ",".join(f"{point}:kill" for point in points)
-        cluster.kill(worker)
-        kind = "gpu" if worker == "cpu-0" else worker
-        cluster.start_worker(kind, worker, {"CELORA_FAILPOINT": armed, "CELORA_FAILPOINT_ONCE": str(fired)})
-    cluster.kill("cpu-1")  # so that every job passes the armed one
-    del cluster.workers["cpu-1"]
+        cluster.kill(name)
+        kind = "control" if name == "control" else "gpu"
+        cluster.start_worker(kind, name, {"CELORA_FAILPOINT": armed, "CELORA_FAILPOINT_ONCE": str(fired)})
     cluster.wait_registered()
-    ids = cluster.submit(2, steps=60, save_steps=20)
-    cluster.wait_final(ids, 90)
+    ids = cluster.submit(3, steps=50, save_steps=20)
+    cluster.wait_final(ids, 120)
     assert faults(cluster, ids) == []
-    assert {path.name for path in fired.iterdir()} == {point for points in TELLING.values() for point in points}
-    cluster.start_worker("gpu", "cpu-1")
-    cluster.wait_registered()
+    assert sorted(path.name for path in fired.iterdir()) == sorted(GPU + CONTROL)
 
 
 def test_a_frozen_worker_that_wakes_up_kills_its_trainer_and_changes_nothing(cluster):
     (job_id,) = cluster.submit(1, steps=250, save_steps=25)
-    cluster.wait(lambda: steps_of(cluster, job_id) >= 30, 30)
+    cluster.wait(lambda: steps_of(cluster, job_id) >= 30, 60)
     worker = worker_of(cluster, job_id)
     old = {trainer.pid for trainer in cluster.trainers(worker)}
     cluster.freeze(worker)
-    cluster.wait(lambda: steps_of(cluster, job_id, attempt=2) >= 30, 30)
-    cluster.thaw(worker)
-    cluster.wait(lambda: not old & {trainer.pid for trainer in cluster.trainers()}, 5)
+    try:
+        cluster.wait(lambda: steps_of(cluster, job_id, attempt=2) >= 30, 60)
+    finally:
+        cluster.thaw(worker)
+    cluster.wait(lambda: not old & {trainer.pid for trainer in cluster.trainers()}, 10)
     cluster.wait_final([job_id], 60)
     assert faults(cluster, [job_id]) == []
     assert cluster.job(job_id)["attempt"] == 2
 
 
-def test_a_trainer_whose_worker_died_leaves_within_a_second(cluster):
+def test_a_trainer_whose_worker_died_leaves_before_the_job_goes_on_elsewhere(cluster):
     (job_id,) = cluster.submit(1, steps=200, save_steps=25)
-    cluster.wait(lambda: steps_of(cluster, job_id) >= 10, 30)
+    cluster.wait(lambda: steps_of(cluster, job_id) >= 10, 60)
     worker = worker_of(cluster, job_id)
     assert cluster.trainers(worker)
-    killed_at = time.monotonic()
     cluster.kill(worker)
-    cluster.wait(lambda: not cluster.trainers(), 5)
-    assert time.monotonic() - killed_at < 1.5
+    cluster.wait(lambda: not cluster.trainers(), 10)
+    assert cluster.job(job_id)["attempt"] == 1  # its lease still holds
     cluster.start_worker("gpu", worker)
     cluster.wait_final([job_id], 60)
     assert faults(cluster, [job_id]) == []
-    assert max(redone(cluster, job_id)) <= 25 + 1
 
 
 def test_a_killed_trainer_costs_no_lease(cluster):
     (job_id,) = cluster.submit(1, steps=100, save_steps=25)
-    cluster.wait(lambda: steps_of(cluster, job_id) >= 30, 30)
-    killed_at = time.monotonic()
+    cluster.wait(lambda: steps_of(cluster, job_id) >= 30, 60)
     assert cluster.kill_trainer(worker_of(cluster, job_id))
-    cluster.wait(lambda: steps_of(cluster, job_id, attempt=2), 10)
-    assert cluster.steps(job_id)[2][0][1] - killed_at < 2
     cluster.wait_final([job_id], 60)
+    kinds = [event["kind"] for event in cluster.events(job_id)]
+    assert kinds.count("retrying") == 1
+    assert "worker_lost" not in kinds
     assert faults(cluster, [job_id]) == []

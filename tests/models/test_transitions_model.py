@@ -24,12 +24,13 @@ class Model:
         self.status, self.stage, self.attempt, self.stale = "pending", 0, 1, 0
         self.worker, self.cancelling, self.resumed, self.reached = None, False, 0, 0
         self.saved = 0  # the furthest checkpoint of the present attempt
+        self.paused = self.pausing = False
 
     def owns(self, attempt, worker):
         return self.status == "running" and (attempt, worker) == (self.attempt, self.worker)
 
     def send(self, _ours, here, _worker):
-        return here and self._move("pending", "queued")
+        return here and not self.paused and self._move("pending", "queued")
 
     def resend(self, _ours, here, _worker):
         return here and self.status == "queued"
@@ -42,7 +43,7 @@ class Model:
         return True
 
     def renew(self, ours, _here, _worker):
-        return ("cancel" if self.cancelling else "ok") if ours else "lost"
+        return ("cancel" if self.cancelling else "pause" if self.pausing else "ok") if ours else "lost"
 
     def advance(self, ours, here, _worker):
         if not (ours and here):
@@ -52,6 +53,9 @@ class Model:
             return False
         self.status = ["pending", "queued", "queued", "completed"][self.stage]
         self.stage, self.stale, self.reached = min(3, self.stage + 1), 0, max(self.reached, self.saved)
+        if self.pausing and self.status != "completed":
+            self.status = "pending"
+        self._pauses()
         return True
 
     def fail(self, ours, _here, _worker):
@@ -80,6 +84,26 @@ class Model:
             return "cancelling"
         return "cancelled" if self._move("pending", "cancelled") or self._move("queued", "cancelled") else "final"
 
+    def pause(self, _ours, _here, _worker):
+        if self.status in ("completed", "failed", "cancelled"):
+            return "final"
+        if self.cancelling:
+            return "cancelling"
+        if self.status == "running":
+            self.pausing = True
+            return "pausing"
+        self.attempt += self.status == "queued"  # its message is stale from now on
+        self.status, self.paused = "pending", True
+        return "paused"
+
+    def resume(self, _ours, _here, _worker):
+        there_was_one = self.status in ("pending", "queued", "running") and (self.paused or self.pausing)
+        self.paused = self.pausing = False
+        return there_was_one
+
+    def hand_back(self, _ours, here, _worker):
+        return here and self._move("queued", "pending")
+
     def checkpoint(self, ours, _here, _worker):
         if not ours or self.stage != TRAIN:
             return False
@@ -103,7 +127,11 @@ class Model:
             return self._move("running", "cancelled")
         self.stale, self.reached = stale, max(self.reached, self.saved)
         self.attempt += 1
+        self._pauses()
         return self._move("running", "pending")
+
+    def _pauses(self):
+        self.paused, self.pausing = self.pausing, False
 
 
 class Real:
@@ -147,6 +175,15 @@ class Real:
     def cancel(self, *_):
         return self.record.request_cancel(self.id)
 
+    def pause(self, *_):
+        return self.record.request_pause(self.id)
+
+    def resume(self, *_):
+        return self.record.resume(self.id)
+
+    def hand_back(self, attempt, stage, _worker):
+        return self.record.hand_back(self.id, attempt, stage, "it is cordoned")
+
     def checkpoint(self, attempt, _stage, worker):
         with self.record.database.session() as session:
             reached = [row.step for row in history.resume_candidates(session, self.id)]
@@ -160,7 +197,7 @@ class Real:
 ONWARD = {"pending": "send", "queued": "claim", "running": "advance"}
 VERBS = [name for name in vars(Real) if not name.startswith("_")]
 CALLS = st.tuples(
-    st.sampled_from(["onward"] * 25 + ["checkpoint", "expire", "release"] * 4 + VERBS),
+    st.sampled_from(["onward"] * 25 + ["checkpoint", "expire", "release", "pause", "resume", "resume"] * 4 + VERBS),
     st.sampled_from([0, 0, 0, 0, 0, 0, 0, -1, 1]),  # which attempt the caller believes to be the present one
     st.sampled_from([WORKER] * 5 + [OTHER]),
     st.sampled_from([0] * 7 + [1]),  # which stage
@@ -181,6 +218,8 @@ def test_whatever_anybody_tries_the_record_does_what_the_model_says(record, lega
         job = record.job(real.id)
         found = (job.status, job.stage, job.attempt, job.stale_attempts)
         assert found == (model.status, STAGES[model.stage], model.attempt, model.stale), verb
+        if not job.status.final:
+            assert (job.paused, job.pause_requested) == (model.paused, model.pausing), verb
     event(f"ends {model.status} in {STAGES[model.stage]}, attempt {min(model.attempt, 4)}")
     with record.database.session() as session:
         assert legal_history(history.events(session, real.id)) == []

@@ -53,6 +53,16 @@ def test_a_folder_comes_back_as_it_was(artifacts, folder, tmp_path):
     assert artifacts.read_json(f"{uri}/deep/config.json") == {"r": 16}
 
 
+def test_the_names_below_a_folder_are_told_one_level_deep(artifacts, folder):
+    artifacts.put_folder(folder, artifacts.uri("jobs", "j", "attempt-1", "adapter"))
+    artifacts.put_folder(folder, artifacts.uri("jobs", "j", "attempt-2", "adapter"))
+    assert artifacts.names(artifacts.uri("jobs", "j")) == ["attempt-1", "attempt-2"]
+    assert artifacts.names(artifacts.uri("jobs", "j", "attempt-1", "adapter")) == [
+        "adapter.safetensors", "deep", "manifest.json",
+    ]  # fmt: skip
+    assert artifacts.names(artifacts.uri("nobody")) == []
+
+
 def test_a_folder_put_again_replaces_the_one_before(artifacts, folder, tmp_path):
     uri = artifacts.uri("a")
     artifacts.put_folder(folder, uri)

@@ -160,6 +160,12 @@ class Running:
             time.sleep(0.1)
         raise AssertionError(f"job {job_id} did not get there: {job}\n{self.logs()}")
 
+    def until(self, condition, timeout_s=30):
+        deadline = time.monotonic() + timeout_s
+        while not condition():
+            assert time.monotonic() < deadline, self.logs()
+            time.sleep(0.1)
+
     def logs(self):
         return "\n".join(
             f"--- {path.name}\n{path.read_text()[-3000:]}" for path in sorted(self.settings.logs.glob("*.log"))

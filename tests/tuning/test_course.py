@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from celora.settings.errors import DiskFullError, NonFiniteError
+from celora.settings.errors import DiskFullError, DivergedError, NonFiniteError
 from celora.tuning import checkpoint
 from celora.tuning.course import Course, Progress, Saving, Step, evaluation_steps
 from celora.tuning.recipe import ResolvedRecipe
@@ -15,8 +15,9 @@ from celora.tuning.recipe import ResolvedRecipe
 class ChainEngine:
     """Keeps the contract of engine.Engine; each step hashes the step before."""
 
-    def __init__(self, eval_losses=None, clock=lambda: 0.0):
+    def __init__(self, eval_losses=None, clock=lambda: 0.0, losses=lambda _step: 1.0):
         self.weights, self.best, self.step = "start", None, 0
+        self.losses = losses
         self.eval_losses = eval_losses or {}
         self.evaluated, self.clock = [], clock
         self.full_disk_at = set()
@@ -25,17 +26,20 @@ class ChainEngine:
         if resume_from is not None:
             state = json.loads((resume_from / "state.json").read_text())
             self.weights, self.best, self.step = state["weights"], state["best"], state["step"]
+        self.course = course
         if not course.begin():
             return
         while True:
             self.step += 1
-            course.check(self.step, 1e-3, 1.0, 1.0)
+            course.check(self.step, 1e-3, self.losses(self.step), 1.0)
             self.weights = hashlib.sha256(f"{self.weights}{self.step}".encode()).hexdigest()
             if not course.boundary(Step(self.step, self.step / 10, 2.0, 1e-3, 0.5, 100)):
                 return
 
     def evaluate(self):
         self.evaluated.append(self.step)
+        for done in range(4):
+            self.course.evaluated(done, 4)
         return self.eval_losses.get(self.step, 1.0)
 
     def samples(self):
@@ -232,6 +236,85 @@ def test_a_number_that_is_not_finite_ends_the_run_with_step_and_learning_rate(ma
     course, _ = make_course(ChainEngine())
     with pytest.raises(NonFiniteError, match=rf"{what} at step 7 of 12 \(learning rate 0.0005\)"):
         course.check(7, 5e-4, loss, norm)
+
+
+def runs_away(step):
+    return 2.0 if step <= 30 else 9.0
+
+
+def test_a_loss_that_runs_away_ends_the_run_with_step_and_learning_rate_and_before_the_update(make_course):
+    engine = ChainEngine(losses=runs_away)
+    course, record = make_course(engine, steps=100, eval_steps=100, save_steps=25)
+    with pytest.raises(
+        DivergedError, match=r"step 49 of 100 .* lose 9\.00 .* at 2\.00 .*learning rate 0\.001"
+    ) as caught:
+        engine.run(course, None)
+    assert [event["step"] for event in record.of("progress")][-1] == 48
+    assert caught.value.facts == {"step": 49, "loss": 9.0, "began_at": 2.0, "learning_rate": 1e-3}
+    assert course.situation.doing == "training"
+
+
+@pytest.mark.parametrize("at", [10, 29, 40, 48])
+def test_a_resumed_run_decides_on_divergence_as_the_whole_one_does(make_course, recorder, at):
+    def stop(record, event, fields):
+        if event == "progress" and fields["step"] == at:
+            record.stop.set()
+
+    first = ChainEngine(losses=runs_away)
+    course, record = make_course(first, steps=100, record=recorder(stop), eval_steps=100)
+    first.run(course, None)
+    saved = checkpoint.newest(course.saving.root)
+    second = ChainEngine(losses=runs_away)
+    course, record = make_course(
+        second, steps=100, eval_steps=100, progress=Progress(**checkpoint.read_progress(saved))
+    )
+    with pytest.raises(DivergedError, match="step 49 of 100"):
+        second.run(course, saved)
+
+
+@pytest.mark.parametrize("at", [3, 10])
+def test_a_drain_cuts_an_evaluation_short_and_it_is_made_where_the_run_goes_on(make_course, recorder, at):
+    class Interrupted(ChainEngine):
+        def evaluate(self):
+            if self.step == at:
+                self.course.stop.set()
+            return super().evaluate()
+
+    first = Interrupted()
+    course, record = make_course(first, steps=10)
+    first.run(course, None)
+    assert (course.outcome, course.progress.eval_due) == ("drained", True)
+    assert record.names[-2:] == ["progress", "checkpoint"]
+    assert [event["step"] for event in record.of("progress")] == list(range(1, at + 1))
+    saved = checkpoint.newest(course.saving.root)
+    second = ChainEngine()
+    course, again = make_course(second, steps=10, progress=Progress(**checkpoint.read_progress(saved)))
+    second.run(course, saved)
+    assert course.outcome == "finished"
+    assert [event["step"] for event in record.of("eval") + again.of("eval")] == [3, 5, 8, 10]
+    assert [event["step"] for event in again.of("progress")] == list(range(at + 1, 11))
+
+
+def test_long_evaluations_and_long_steps_say_that_they_are_alive(make_course):
+    clock = Clock()
+
+    class Slow(ChainEngine):
+        def evaluate(self):
+            for done in range(5):
+                clock.now += 1.5
+                self.course.evaluated(done, 5)
+            return 1.0
+
+    engine = Slow()
+    course, record = make_course(engine, steps=4, clock=clock, eval_steps=4)
+    engine.course = course
+    course.begin()
+    course.passed(1, 8)
+    clock.now += 31
+    course.passed(2, 8)
+    course.boundary(Step(4, 0.1, 2.0, 1e-3, 0.5, 100))
+    told = [(event["phase"], event["done"], event["total"]) for event in record.of("phase")]
+    assert told == [("in step 1", 2, 8), ("evaluating", 1, 5), ("evaluating", 3, 5)]
 
 
 def test_an_eval_loss_that_is_not_finite_ends_the_run(make_course):

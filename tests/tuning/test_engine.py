@@ -12,7 +12,9 @@ from pathlib import Path
 import pytest
 
 from celora.settings.errors import (
+    DeviceError,
     DiskFullError,
+    DivergedError,
     NonFiniteError,
     OutOfMemoryError,
     SettingsError,
@@ -21,6 +23,7 @@ from celora.settings.errors import (
 from celora.storage.manifest import file_sha256, verify_manifest
 from celora.tuning import checkpoint
 from celora.tuning.engine import compute_dtype, train
+from celora.tuning.recipe import Adjusted, ResolvedRecipe
 
 pytestmark = pytest.mark.slow
 
@@ -216,31 +219,84 @@ def test_a_torn_checkpoint_is_refused(make_request, recorder):
         run(resumed(request, saved), recorder())
 
 
-def test_a_smaller_micro_batch_may_continue_a_run(make_request, recorder):
+@pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")  # PEFT asks by the old name
+def test_a_run_that_memory_forced_to_smaller_passes_goes_on_at_the_same_step(make_request, recorder):
     whole = recorder()
     settings = {"epochs": 2, "dropout": 0.0}
     run(make_request(out="whole", **settings), whole)
     first, request = recorder(stop_at(4)), make_request(out="drained", **settings)
     run(request, first)
-    halved = make_request(out="drained", **settings, micro_batch=1, accumulation=4)
+    forced = Adjusted(micro_batch=1, gradient_checkpointing=True, why="too large")
     second = recorder()
-    run(resumed(halved, first.of("checkpoint")[0]["path"]), second)
+    result = run(resumed(request, first.of("checkpoint")[0]["path"], adjusted=forced), second)
     assert [event["step"] for event in second.of("progress")] == list(range(5, 13))
     for one, other in zip(whole.of("progress")[4:], second.of("progress"), strict=True):
         assert one["tokens"] == other["tokens"]
-        assert one["loss"] == pytest.approx(other["loss"], abs=1e-5)
+        assert one["loss"] == pytest.approx(other["loss"], abs=1e-6)
+    recipe = result.resolved
+    assert (recipe.micro_batch, recipe.accumulation, recipe.effective_batch) == (1, 4, 4)
+    assert recipe.gradient_checkpointing
+    assert recipe.rules["micro_batch"] == "1: too large"
+    assert not result.exact
+    assert result.warnings == [
+        "Resumed at step 4, but not exact to the bit: accumulation 2 is now 4, gradient_checkpointing False is now "
+        "True, micro_batch 2 is now 1."
+    ]
 
 
-def test_other_library_versions_are_noted_and_go_on(make_request, recorder, monkeypatch):
+def test_another_machine_goes_on_by_itself_and_every_later_attempt_says_what_differed(
+    make_request, recorder, monkeypatch
+):
     from celora.tuning import device
 
-    record, request = recorder(stop_at(2)), make_request(epochs=1)
+    record, request = recorder(stop_at(1)), make_request(epochs=1)
     run(request, record)
-    real = device.versions("cpu")
-    monkeypatch.setattr(device, "versions", lambda _: {**real, "trl": "99"})
+    real, trl = device.versions("cpu"), device.versions("cpu")["trl"]
+    monkeypatch.setattr(device, "versions", lambda _: {**real, "trl": "99", "device": "cpu of tomorrow"})
+    monkeypatch.setattr(device, "name", lambda _: "cpu of tomorrow")
+    monkeypatch.setattr(device, "compute_dtype", lambda _: "bfloat16")
+    second = recorder(stop_at(2))
+    run(resumed(request, record.of("checkpoint")[0]["path"]), second)
+    (note,) = second.of("note")
+    assert (note["level"], note["kind"]) == ("warning", "not_exact")
+    changed = note["data"]["changed"]
+    assert changed["trl"] == [trl, "99"]
+    assert changed["compute_dtype"] == ["float32", "bfloat16"]
+    assert changed["device"][1] == "cpu of tomorrow"
+    assert note["message"].startswith("Resumed at step 1, but not exact to the bit: ")
+    third = recorder()
+    going_on = resumed(
+        request, second.of("checkpoint")[0]["path"], resolved=ResolvedRecipe(**second.of("started")[0]["resolved"])
+    )
+    result = run(going_on, third)
+    assert third.of("note") == []  # the same machine as the second attempt's
+    assert not result.exact
+    assert result.warnings == [note["message"]]
+
+
+def test_an_8_bit_optimizer_that_loses_its_state_is_replaced_and_its_moments_begin_anew(
+    make_request, recorder, monkeypatch
+):
+    from celora.tuning import optimizers
+
+    record, request = recorder(stop_at(2)), make_request(epochs=1, optimizer="adamw")
+    run(request, record)
+    saved = record.of("checkpoint")[0]["path"]
+    paged = {"resolved": request.resolved.model_copy(update={"optimizer": "paged_adamw_8bit"})}
+    monkeypatch.setattr(optimizers, "paged_adamw_8bit", lambda parameters: 1 / 0)
+    auto = request.model_copy(update={"recipe": request.recipe.model_copy(update={"optimizer": "paged_adamw_8bit"})})
     second = recorder()
-    assert run(resumed(request, record.of("checkpoint")[0]["path"]), second) is not None
-    assert "not exact to the bit: trl" in second.of("note")[0]["message"]
+    result = run(auto.model_copy(update=paged), second)
+    assert result.resolved.optimizer == "adamw"
+    assert "cannot be relied on here (ZeroDivisionError" in second.of("note")[0]["message"]
+    manifest = Path(saved) / "manifest.json"
+    facts = json.loads(manifest.read_text())
+    facts["versions"]["optimizer"] = "paged_adamw_8bit"
+    manifest.write_text(json.dumps(facts))
+    (Path(saved) / "optimizer.pt").stat()
+    third = recorder()
+    assert run(resumed(request, saved), third) is not None
+    assert "optimizer paged_adamw_8bit is now adamw" in third.of("note")[0]["message"]
 
 
 def test_old_checkpoints_make_room_for_new_ones(make_request, recorder):
@@ -285,6 +341,41 @@ def test_out_of_memory_says_what_to_halve(make_request, recorder, monkeypatch):
     with pytest.raises(OutOfMemoryError, match=r"micro_batch 2, max_length 64\): CUDA out of memory") as caught:
         run(make_request(), recorder())
     assert "Halve micro_batch and double accumulation" in caught.value.hint
+    facts = caught.value.facts
+    assert (facts["phase"], facts["step"], facts["micro_batch"], facts["accumulation"]) == ("training", 1, 2, 2)
+    assert facts["total_bytes"] > facts["peak_bytes"] > 0
+
+
+def test_a_device_that_fails_while_evaluating_says_so(make_request, recorder, monkeypatch):
+    import torch
+
+    from celora.tuning import sft
+
+    def broken(*_, **__):
+        raise torch.AcceleratorError("CUDA error: device-side assert triggered\nCUDA kernel errors")
+
+    monkeypatch.setattr(sft, "eval_loss", broken)
+    with pytest.raises(
+        DeviceError, match="failed while evaluating: AcceleratorError: CUDA error: device-side"
+    ) as caught:
+        run(make_request(eval_steps=2), recorder())
+    assert caught.value.facts["step"] == 2
+
+
+def test_a_run_that_climbs_instead_of_descending_is_stopped_as_diverged(make_request, recorder, monkeypatch):
+    from celora.tuning import sft
+
+    real = sft.summed_loss
+
+    def climbing(model, batch):
+        value = real(model, batch)
+        return 2 * value.detach() - value
+
+    monkeypatch.setattr(sft, "summed_loss", climbing)
+    record = recorder()
+    with pytest.raises(DivergedError, match="The loss has run away: step"):
+        run(make_request(max_steps=100, eval_steps=100, learning_rate=0.05, micro_batch=1, accumulation=1), record)
+    assert 20 <= len(record.of("progress")) < 60
 
 
 @pytest.mark.parametrize("what", ["loss", "gradient norm"])

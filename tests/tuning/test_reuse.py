@@ -199,16 +199,29 @@ def test_sweep_removes_what_nobody_used_for_long_and_what_was_left(run, tmp_path
     entry = run.entries()[0]
     left = entry.with_name(".left-by-a-killed-process")
     left.mkdir()
+    (left / "part").write_text("x")
     assert reuse.sweep(tmp_path / "cache", 14) == 0
     for folder in (entry, left):
         os.utime(folder, (time.time() - 15 * 86400,) * 2)
     run(out="second")
     assert run.reused
-    assert reuse.sweep(tmp_path / "cache", 14) == 1
+    assert reuse.sweep(tmp_path / "cache", 14) == 1  # the byte that was left
     os.utime(entry, (time.time() - 15 * 86400,) * 2)
-    assert reuse.sweep(tmp_path / "cache", 14) == 1
+    size = sum(path.stat().st_size for path in entry.rglob("*") if path.is_file())
+    assert reuse.sweep(tmp_path / "cache", 14) == size
     assert run.entries() == []
     assert reuse.sweep(tmp_path / "nothing here", 14) == 0
+
+
+def test_sweep_removes_the_longest_unused_above_a_size(tmp_path):
+    for number in range(4):
+        folder = tmp_path / "prepared" / f"entry-{number}"
+        folder.mkdir(parents=True)
+        (folder / "rows").write_bytes(b"x" * 100)
+        os.utime(folder, (time.time() - number * 3600,) * 2)
+    assert reuse.sweep(tmp_path, 14, 0) == 0
+    assert reuse.sweep(tmp_path, 14, 250) == 200
+    assert sorted(path.name for path in (tmp_path / "prepared").glob("entry-*")) == ["entry-0", "entry-1"]
 
 
 def test_reuse_loads_no_tokenizer(run, base, tmp_path):

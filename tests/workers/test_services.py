@@ -49,6 +49,43 @@ def test_what_dies_is_started_again(tmp_path, monkeypatch):
     assert (tmp_path / "one.log").read_text().startswith("up")
 
 
+def test_one_that_was_asked_to_leave_stays_away_until_its_next_start(tmp_path, monkeypatch):
+    monkeypatch.setattr("celora.workers.services.RESTART_S", (0.0,))
+    asked = set()
+    services = Services(tmp_path, stays_away=asked.__contains__)
+    one = service(tmp_path, "print('up', flush=True)")
+    services.start(one)
+    first = one.process.pid
+    asked.add(first)
+    one.process.wait()
+    for _ in range(3):
+        services.look()
+    assert one.process.pid == first
+    asked.clear()
+    services.look()
+    assert one.process.pid == first
+    one.start(tmp_path)
+    one.process.wait()
+    until(lambda: services.look() or one.process.pid not in {first, None})
+    assert not one.left
+    services.stop(1)
+
+
+def test_a_log_that_is_too_large_is_rotated_while_its_process_writes_and_at_its_start(tmp_path):
+    one = service(tmp_path, "for line in iter(input, ''): print(line * 1000, flush=True)")
+    one.log_bytes = 1500
+    one.log.write_text("old\n" * 1000)
+    services = Services(tmp_path)
+    program = "import time\nfor n in range(10): print(str(n) * 1000, flush=True); time.sleep(0.05)\ntime.sleep(600)"
+    one.command = [sys.executable, "-c", program]
+    services.start(one)
+    assert one.log.with_name("one.log.1").read_text().startswith("old")
+    until(lambda: services.look() or "9" * 1000 in one.log.read_text() + one.log.with_name("one.log.1").read_text())
+    services.look()
+    assert one.log.stat().st_size <= 3000
+    services.stop(1)
+
+
 def test_one_that_ignores_the_request_to_leave_is_killed_with_its_children(tmp_path):
     program = (
         "import signal, subprocess, sys, time; signal.signal(signal.SIGTERM, signal.SIG_IGN);"

@@ -1,0 +1,359 @@
+"""What is swept and, above all, what never is: many jobs in all states, on a folder and on an object store."""
+
+import os
+import random
+import time
+from datetime import timedelta
+
+import fsspec
+import pytest
+
+from celora.models import history, retention, transitions
+from celora.models.database import get_database
+from celora.models.spec import parse_spec
+from celora.models.states import Reason, Stage, Status
+from celora.models.tables import Checkpoint, Job
+from celora.settings.errors import SettingsError
+from celora.settings.settings import get_settings
+from celora.storage.artifacts import Artifacts
+from celora.storage.manifest import write_manifest
+from celora.tasks import submission
+from celora.tasks.sweep import sweep_artifacts
+from celora.workers import housekeeping
+from celora.workers.housekeeping import keep_house, sweep_scratch
+
+SPEC = {"base_model": "tiny", "dataset": "/data/rows.jsonl"}
+WORKER = "cpu-0@here"
+ERROR = {"code": "internal", "message": "it broke"}
+DAY = 86400
+
+
+class House:
+    """A record and artifacts in which jobs live, fail and grow old, through the transitions alone."""
+
+    def __init__(self, artifacts):
+        self.database, self.artifacts = get_database(), artifacts
+        self.database.migrate()
+
+    def __getattr__(self, name):
+        def run(*args, **options):
+            with self.database.transaction() as session:
+                return getattr(transitions, name)(session, *args, **options)
+
+        return run
+
+    def job(self, job_id):
+        with self.database.session() as session:
+            return session.get_one(Job, job_id)
+
+    def put(self, job_id, attempt, *names):
+        """A committed folder of an attempt."""
+        folder = get_settings().home / "made"
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "weights").write_bytes(b"w" * 100)
+        write_manifest(folder)
+        uri = self.artifacts.uri("jobs", job_id, f"attempt-{attempt}", *names)
+        self.artifacts.put_folder(folder, uri)
+        return uri
+
+    def log(self, job_id):
+        path = get_settings().home / "one.log"
+        path.write_text("a line")
+        self.artifacts.put_file(path, self.artifacts.uri("jobs", job_id, "logs", "001-train.log"))
+
+    def start(self, job_id):
+        """A new job, through prepare."""
+        self.submit(job_id=job_id, spec=parse_spec(SPEC))
+        self.claim_next(job_id)
+        values = {"prepared_uri": self.put(job_id, 1, "prepared"), "prepared": {"max_length": 8}}
+        self.advance(job_id, 1, Stage.PREPARE, worker_id=WORKER, values=values)
+        self.log(job_id)
+
+    def claim_next(self, job_id):
+        job = self.job(job_id)
+        if job.status is Status.PENDING:
+            self.send(job_id, job.attempt, job.stage, queue="q", gpu_type="cpu" if job.stage.on_gpu else None)
+        self.claim(job_id, job.attempt, job.stage, worker_id=WORKER, lease_s=90)
+        return self.job(job_id)
+
+    def train(self, job_id, *steps):
+        """Train, saving at those steps."""
+        job = self.claim_next(job_id)
+        for step in steps:
+            uri = self.put(job_id, job.attempt, "checkpoints", f"step-{step}")
+            facts = {"size_bytes": 100, "manifest_sha256": "0" * 64}
+            self.checkpoint(job_id, job.attempt, WORKER, step=step, uri=uri, **facts)
+        return job
+
+    def complete(self, job_id):
+        attempt = self.job(job_id).attempt
+        adapter = self.put(job_id, attempt, "adapter")
+        self.advance(job_id, attempt, Stage.TRAIN, worker_id=WORKER, values={"result": {"adapter_uri": adapter}})
+        self.finish(job_id)
+
+    def finish(self, job_id):
+        attempt = self.claim_next(job_id).attempt
+        self.put(job_id, attempt, "evaluation")
+        self.advance(job_id, attempt, Stage.EVALUATE, worker_id=WORKER, values={})
+        self.claim_next(job_id)
+        published = {"name": job_id, "base_name": "tiny", "base_revision": "r", "rank": 4}
+        published["uri"] = self.put(job_id, attempt, "published")
+        self.advance(job_id, attempt, Stage.PUBLISH, worker_id=WORKER, values={"adapter": published})
+
+    def age(self, job_id, days):
+        """Let a job have ended that long ago."""
+        with self.database.transaction() as session:
+            job = session.get_one(Job, job_id)
+            job.finished_at = self.database.now(session) - timedelta(days=days)
+
+    def sweep(self):
+        return sweep_artifacts(get_settings(), self.database)
+
+    def files(self, job_id):
+        """What there is of a job: attempt/thing, and its logs."""
+        root = self.artifacts.uri("jobs", job_id)
+        paths = [path.split("/") for path in self.artifacts.list_files(root)]
+        return {"/".join(path[:2]) if path[0] != "logs" else "logs" for path in paths}
+
+    def steps(self, job_id):
+        with self.database.session() as session:
+            return [(row.job_id, row.step) for row in history.resume_candidates(session, job_id)]
+
+
+@pytest.fixture(params=["file", "memory"])
+def house(request, home, monkeypatch):
+    if request.param == "memory":
+        monkeypatch.setenv("CELORA_ARTIFACT_ROOT", "memory://bucket/celora")
+        get_settings.cache_clear()
+    yield House(Artifacts(get_settings().artifacts))
+    if request.param == "memory":
+        fsspec.filesystem("memory").rm("/", recursive=True)
+
+
+@pytest.fixture
+def here(home):
+    return House(Artifacts(get_settings().artifacts))
+
+
+def test_of_a_completed_job_the_published_adapter_and_its_evaluation_stay_for_good(house):
+    house.start("a")
+    house.train("a", 2, 4)
+    house.complete("a")
+    house.age("a", 29)
+    assert house.sweep() == 0
+    house.age("a", 31)
+    assert house.sweep() > 400
+    assert house.files("a") == {"attempt-1/published", "attempt-1/evaluation", "logs"}
+    assert house.sweep() == 0
+    house.age("a", 91)
+    assert house.sweep() == len("a line")
+    assert house.files("a") == {"attempt-1/published", "attempt-1/evaluation"}
+    assert house.job("a").log_uri == ""
+    assert house.sweep() == 0
+
+
+def test_a_failed_job_can_be_tried_again_for_a_month_and_from_the_beginning_afterwards(house):
+    house.start("a")
+    house.train("a", 2, 4)
+    house.fail("a", 1, worker_id=WORKER, error=ERROR)
+    house.age("a", 29)
+    house.sweep()
+    assert house.retry("a", "early").resume_of == "a"
+    assert house.steps("early") == [("a", 4), ("a", 2)]
+    house.request_cancel("early")
+    for name in ("a", "early"):
+        house.age(name, 31)
+    house.sweep()
+    assert house.files("a") == {"logs"}
+    with house.database.session() as session:
+        assert session.query(Checkpoint).count() == 0
+    late = house.retry("a", "late")
+    assert (late.stage, late.resume_of, late.retry_of) == (Stage.PREPARE, None, "a")
+
+
+def test_what_a_job_goes_on_from_stays_for_as_long_as_the_job_may_be_tried_again(house):
+    house.start("a")
+    house.train("a", 4)
+    house.fail("a", 1, worker_id=WORKER, error=ERROR)
+    house.retry("a", "b")
+    house.train("b")
+    house.age("a", 400)
+    assert house.sweep() == 0
+    house.fail("b", 1, worker_id=WORKER, error=ERROR)
+    house.age("b", 10)
+    assert house.sweep() == 0
+    house.retry("b", "c")
+    house.age("b", 400)
+    assert house.sweep() == 0
+    assert house.steps("c") == [("a", 4)]
+    house.train("c")
+    house.complete("c")
+    assert house.sweep() == 0  # it may be evaluated again on the data of its ancestor
+    house.age("c", 31)
+    house.sweep()
+    assert house.files("c") == {"attempt-1/published", "attempt-1/evaluation"}
+    assert house.files("a") == set()
+    assert house.files("b") == set()
+
+
+def test_uploads_of_attempts_that_were_fenced_go_with_the_job(house):
+    house.start("a")
+    house.train("a", 2)
+    house.put("a", 1, "checkpoints", "step-9")  # uploaded, and never the job's
+    house.release("a", 1, worker_id=WORKER, reason=Reason.PREEMPTED)
+    house.train("a", 4)
+    house.complete("a")
+    house.put("a", 1, "published")
+    house.age("a", 31)
+    house.sweep()
+    assert house.files("a") == {"attempt-2/published", "attempt-2/evaluation", "logs"}
+
+
+def test_a_job_whose_data_was_swept_is_not_evaluated_again_and_says_why(here):
+    here.start("a")
+    here.train("a", 2)
+    here.complete("a")
+    here.age("a", 31)
+    here.sweep()
+    with pytest.raises(SettingsError, match="was swept, 30 days after its end"):
+        submission.evaluate_again("a")
+
+
+def test_a_store_that_fails_leaves_the_files_to_a_later_sweep(here, monkeypatch):
+    here.start("a")
+    here.train("a", 2)
+    here.fail("a", 1, worker_id=WORKER, error=ERROR)
+    here.age("a", 31)
+
+    def away(*_):
+        raise OSError("away")
+
+    monkeypatch.setattr(here.artifacts._files, "rm", away)
+    assert here.sweep() == 0
+    assert here.job("a").prepared_uri is None
+    monkeypatch.undo()
+    os.environ["CELORA_HOME"] = str(here.artifacts.root.removeprefix("file://").removesuffix("/artifacts"))
+    get_settings.cache_clear()
+    here.age("a", 91)
+    assert here.sweep() > 0
+    assert here.files("a") == set()
+
+
+def test_a_retry_and_a_sweep_never_undo_each_other(here):
+    here.start("a")
+    here.train("a", 2)
+    here.fail("a", 1, worker_id=WORKER, error=ERROR)
+    here.age("a", 31)
+    with here.database.session() as session:
+        before = here.database.now(session) - timedelta(days=30)
+        assert retention.expired(session, before) == ["a"]
+    here.retry("a", "b")  # in between
+    with here.database.transaction() as session:
+        assert not retention.let_go(session, "a", before)
+    assert here.steps("b") == [("a", 2)]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_whatever_state_many_jobs_are_in_nothing_is_swept_that_one_may_still_need(here, seed):
+    chance = random.Random(seed)
+    live, failed = set(), []
+    for number in range(24):
+        job_id = f"job{number:02d}"
+        if failed and chance.random() < 0.4:
+            here.retry(chance.choice(failed), job_id)
+        else:
+            here.start(job_id)
+        end = chance.choice(["pending", "running", "failed", "failed", "cancelled", "completed"])
+        if end != "pending":
+            here.train(job_id, *range(2, 2 + 2 * chance.randrange(3), 2))
+        if end in {"pending", "running"}:
+            live.add(job_id)
+        elif end == "completed":
+            here.complete(job_id)
+        elif end == "failed":
+            here.fail(job_id, 1, worker_id=WORKER, error=ERROR)
+            failed.append(job_id)
+        else:
+            here.cancelled(job_id, 1, WORKER)
+            failed.append(job_id)
+        if end not in {"pending", "running"}:
+            here.age(job_id, chance.choice([1, 29, 31, 60, 91, 400]))
+    young = {name for name in failed if here.job(name).finished_at > here.job("job00").created_at - timedelta(days=30)}
+    needs = {name: (here.steps(name), here.job(name).prepared_uri) for name in live}
+    needs |= {name: (here.steps(name), here.job(name).prepared_uri) for name in young}
+    assert here.sweep() > 0
+    here.sweep()
+    for name, (steps, prepared_uri) in needs.items():
+        assert (here.steps(name), here.job(name).prepared_uri) == (steps, prepared_uri)
+        assert here.artifacts.committed(prepared_uri)
+        with here.database.session() as session:
+            for row in history.resume_candidates(session, name):
+                assert here.artifacts.committed(row.uri)
+    with here.database.session() as session:
+        for published in history.adapters(session):
+            assert here.artifacts.committed(published["uri"])
+        for row in session.query(Checkpoint):
+            assert here.artifacts.committed(row.uri)
+
+
+@pytest.fixture
+def scratch(home):
+    """Makes a folder of the scratch, untouched for so many days."""
+
+    def make(*names, days=2.0):
+        folder = get_settings().scratch.joinpath(*names)
+        folder.mkdir(parents=True)
+        (folder / "file").write_bytes(b"x" * 10)
+        for path in (folder / "file", *[folder, *folder.parents][: len(names)]):
+            os.utime(path, (time.time() - days * DAY,) * 2)
+        return folder
+
+    return make
+
+
+def test_scratch_of_ended_jobs_and_of_attempts_that_are_over_goes_and_the_present_one_stays(here, scratch):
+    here.start("live")
+    here.train("live")
+    here.release("live", 1, worker_id=WORKER, reason=Reason.PREEMPTED)
+    here.train("live")
+    here.start("ended")
+    here.request_cancel("ended")
+    over, present = scratch("live", "attempt-1"), scratch("live", "attempt-2")
+    ended, busy = scratch("ended", "attempt-1"), scratch("strange", days=1)
+    old = scratch("generate", "name", days=8)
+    assert sweep_scratch(get_settings(), here.database) > 0
+    assert [path.exists() for path in (over, present, ended, busy, old)] == [False, True, False, True, False]
+
+
+def test_scratch_that_was_touched_a_moment_ago_is_somebodys(here, scratch):
+    here.start("ended")
+    here.request_cancel("ended")
+    folder = scratch("ended", "attempt-1")
+    (folder / "new").write_text("written by an evaluation that is repeated")
+    assert sweep_scratch(get_settings(), here.database) == 0
+    assert folder.exists()
+
+
+def test_one_worker_of_a_machine_keeps_house_and_not_twice_an_hour(here, scratch, monkeypatch):
+    scratch("strange", days=8)
+    assert keep_house(get_settings(), here.database) > 0
+    scratch("another", days=8)
+    assert keep_house(get_settings(), here.database) == 0
+    assert keep_house(get_settings(), here.database, every_s=0) > 0
+    scratch("third", days=8)
+    with housekeeping._turn(get_settings().home / "run" / "housekeeping.lock", 0) as ours:
+        assert ours
+        assert keep_house(get_settings(), here.database, every_s=0) == 0
+
+
+def test_the_bases_of_live_jobs_stay_and_others_go_after_their_time(here, monkeypatch):
+    asked = []
+    monkeypatch.setattr(housekeeping.cache, "sweep", lambda *about: asked.append(about) or 7)
+    here.start("a")
+    here.submit(job_id="b", spec=parse_spec({**SPEC, "base_model": "other"}))
+    here.submit(job_id="c", spec=parse_spec({**SPEC, "base_model": "gone"}))
+    here.request_cancel("c")
+    assert housekeeping.sweep_caches(get_settings(), here.database) == 7
+    ((folder, days, limit_bytes, needed),) = asked
+    assert (folder, days, limit_bytes) == (get_settings().cache, 90, 0)
+    assert needed == {"tiny", "other"}
