@@ -39,10 +39,10 @@ def _parts(receipt: Receipt, *, terminal: bool) -> Iterator[RenderableType]:
     if receipt["rows"]:
         yield ""
         yield from map(Text, _rows(receipt["rows"]))
+    for name, facts in receipt.get("sets", {}).items():
+        yield ""
+        yield from _set(name, facts)
     if receipt["ok"]:
-        for name, facts in receipt["sets"].items():
-            yield ""
-            yield from _set(name, facts)
         yield ""
         yield from _estimate(receipt["estimate"])
         yield ""

@@ -55,7 +55,7 @@ CATALOGUE: tuple[GpuType, ...] = (
     _type("cpu", 8, 0.2, 0, 0.05),
     _type("t4", 16, 65, 320, 0.53, "t4"),
     _type("l4", 24, 121, 300, 0.80, "l4"),
-    _type("a10g", 24, 125, 600, 1.01, "a10"),
+    _type("a10g", 24, 70, 600, 1.01, "a10"),  # NVIDIA's A10G sheet for AWS G5; the A10, which is found as one, has 125
     _type("rtx-4090", 24, 165, 1008, 0.60, "rtx", "4090"),
     _type("l40s", 48, 362, 864, 1.80, "l40s"),
     _type("a100-40", 40, 312, 1555, 2.00, "a100", "40gb"),

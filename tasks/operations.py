@@ -80,8 +80,6 @@ def retry(job_id: str, changes: Mapping[str, Any] | None = None, *, new_id: str 
     chosen = check_id(new_id or new_job_id())
     with get_database().transaction() as session:
         old = history.find(session, job_id)
-        if session.get(Job, chosen) is not None:
-            raise SettingsError(f"there is a job {chosen} already.", hint="Leave the new id away, or choose another.")
         job = transitions.retry(session, old.id, chosen, changes=_changes(session, old, changes or {}))
         datasets.saw(session, chosen, datasets.resolved(session, JobSpec.model_validate(job.spec))[1])
         message = dict(job.spec)

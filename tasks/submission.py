@@ -78,7 +78,7 @@ def submit(fields: Mapping[str, Any], *, job_id: str | None = None) -> str:
         )
 
     if not sending.attempt(send, f"job {chosen}"):
-        logger.warning("job %s is accepted; it runs when the broker is back", chosen)
+        logger.warning("job %s is accepted; the broker does not answer, it runs when it does", chosen)
     hit("submit.sent")
     return chosen
 

@@ -18,7 +18,7 @@ from ..settings.failpoints import hit
 from ..settings.gpus import gpu_catalogue
 from ..settings.settings import Settings, get_settings
 from ..workers import announce
-from ..workers.sending import PATIENT_S, attempt
+from ..workers.sending import PATIENT_S, attempt, heard
 from .base import task
 from .pipeline import Sending, queue_of, send
 
@@ -28,6 +28,7 @@ logger = logging.getLogger(__name__)
 @task("tick", ignore_result=True)
 def tick(self: Any) -> None:  # noqa: ARG001  (Celery binds every task)
     """Run one scheduling round."""
+    heard()
     settings, database = get_settings(), get_database()
     dispatch(database, settings)
     resend(database, settings)

@@ -58,6 +58,7 @@ def _request(held: Held) -> TrainRequest:
         device="cuda" if held.device == "cuda" else "cpu",
         device_memory_bytes=0,
         keep_checkpoints=settings.keep_checkpoints,
+        acknowledged=True,
         grace_s=settings.grace_s,
     )
 

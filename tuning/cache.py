@@ -191,11 +191,14 @@ def sweep(cache: Path, keep_days: float, limit_bytes: int, needed: Collection[st
         kept += size
         if base.name in needed or not (used_at < oldest or 0 < limit_bytes < kept):
             continue
-        try:
-            _remove_from_hub(cache, base.revision) if cache / HUB in path.parents else _remove_folder(path)
-        except UnavailableError as error:
-            logger.info("the base %s stays: %s", base.name, error)
-            continue
+        if cache / HUB in path.parents:
+            _remove_from_hub(cache, base.revision)
+        else:
+            try:
+                _remove_folder(path)
+            except UnavailableError as error:
+                logger.info("the base %s stays: %s", base.name, error)
+                continue
         logger.info("swept %s of the base %s (%d bytes)", path, base.name, size)
         freed, kept = freed + size, kept - size
     return freed

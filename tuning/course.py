@@ -182,6 +182,8 @@ class Course:
             self.outcome = "finished"
         elif self.outcome == "running" and self._save_due():
             self._save()
+            if self.stop.is_set() and not self.saving.misses:
+                self.outcome = "drained"  # asked while it was saved: nothing is left to do here
         self._doing("training")
         self._mark = self._told = self.clock()
         return self.outcome == "running"

@@ -9,7 +9,7 @@ import errno
 import re
 import shutil
 from collections.abc import Generator, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -22,7 +22,7 @@ from . import base as bases
 from . import estimates, forks, limits, reading, reuse
 from .estimate import memory_bytes
 from .findings import Notes
-from .formats import BadRowsError, DataFile, Row, require_good
+from .formats import BadRowsError, DataFile, PreferenceRowsError, Row, require_good
 from .masks import Encoded
 from .prepared import (
     TRAIN,
@@ -33,7 +33,18 @@ from .prepared import (
     save_result,
 )
 from .protocol import Base, Emit, PrepareRequest, PrepareResult
-from .receipt import VERSION, Survey, Warned, file_facts, refused, row_warnings, sample_pieces, set_facts, set_warnings
+from .receipt import (
+    VERSION,
+    SetFacts,
+    Survey,
+    Warned,
+    file_facts,
+    refused,
+    row_warnings,
+    sample_pieces,
+    set_facts,
+    set_warnings,
+)
 from .split import split
 from .spool import choose_rows
 from .templates import ChatTemplate, choose
@@ -284,10 +295,37 @@ def _read_all(request: PrepareRequest, folder: Path, emit: Emit) -> tuple[dict[s
     try:
         for data in files.values():
             require_good(data)
+    except PreferenceRowsError:
+        sets = _answers(request, files, folder, emit) if request.op == "check" else {}
+        emit("receipt", receipt=refused(files, Survey.of(notes, drop=False), sets))
+        raise
     except DataError:
         emit("receipt", receipt=refused(files, Survey.of(notes, drop=False)))
         raise
     return files, notes
+
+
+def _answers(request: PrepareRequest, files: dict[str, DataFile], folder: Path, emit: Emit) -> dict[str, SetFacts]:
+    """What tokenizing preference rows brings to light, each answer with its prompt as a row of its own.
+
+    Only a check does that: nothing trains on such rows yet, so a job is refused before its base is even looked for.
+    """
+    base, at = _base(request, emit)
+    template, found = choose(bases.load_tokenizer(at), request.recipe.template), dict[str, SetFacts]()
+    for name, data in files.items():
+        aside = folder / f"answers.{name}"
+        aside.mkdir()
+        run = Tokenization(
+            template,
+            TRAIN,
+            folder=aside,
+            max_length=_max_length(request, base),
+            completion_only=True,
+            processes=forks.processes(request.threads),
+        )
+        with suppress(BadRowsError, NoUsableRowsError):  # told in notes; there is nothing more to count
+            found[name] = run.tokenize(data.pairs or data.rows, data, emit).facts
+    return found
 
 
 def _sets(request: PrepareRequest, files: dict[str, DataFile], survey: Survey) -> dict[str, Sequence[Row]]:

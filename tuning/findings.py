@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from ..settings.errors import UnavailableError
 from .privacy import find, masked
-from .rows import Example, Preference, Row, Unpaired
+from .rows import Example, Message, Preference, Row, Unpaired
 
 SHOWN_LINES = 20
 MOST_LABELS = 50
@@ -47,6 +47,8 @@ class Notes:
     normal: "array[int]" = field(default_factory=_numbers)
     prompts: "array[int]" = field(default_factory=_numbers)
     lines: "array[int]" = field(default_factory=_numbers)
+    better: "array[int]" = field(default_factory=_numbers)
+    worse: "array[int]" = field(default_factory=_numbers)
     turns: int = 0
     structured: int = 0
     labels: Counter[str] | None = field(default_factory=Counter[str])
@@ -59,8 +61,8 @@ class Notes:
     def add(self, row: Example) -> None:
         """Take notes of a row; of a preference, its prompt and both answers are what it says."""
         if not isinstance(row, Row):
+            self._compare(row)
             row = _as_one(row)
-            self.labels = None  # answers are compared, not told apart
         self.add_said(
             [message["role"] for message in row.messages],
             [_words(message) for message in row.messages],
@@ -82,11 +84,26 @@ class Notes:
         if found := find("\n".join(said)):
             self._private(line, found)
 
+    def _compare(self, example: Preference | Unpaired) -> None:
+        """Remember which answer to a prompt is called better and which worse; 0 where a row says one thing alone."""
+        self.labels = None  # answers are compared here, not told apart
+        prompt = tuple((message["role"], normalised(_words(message))) for message in example.prompt)
+
+        def key(answer: list[Message]) -> int:
+            return hash((prompt, *(normalised(_words(message)) for message in answer)))
+
+        if isinstance(example, Preference):
+            self.better.append(key(example.chosen))
+            self.worse.append(key(example.rejected))
+        else:
+            self.better.append(key(example.completion) if example.label else 0)
+            self.worse.append(0 if example.label else key(example.completion))
+
     def extend(self, other: "Notes") -> None:
         """Take over the notes of the rows that follow."""
         for mine, theirs in (
             (self.exact, other.exact), (self.normal, other.normal), (self.prompts, other.prompts),
-            (self.lines, other.lines),
+            (self.lines, other.lines), (self.better, other.better), (self.worse, other.worse),
         ):  # fmt: skip
             mine.extend(theirs)
         self.turns += other.turns
@@ -248,7 +265,13 @@ def overlap_facts(train: Notes, held_out: Notes) -> dict[str, Any]:
 
 
 def conflict_facts(notes: Notes) -> dict[str, Any]:
-    """Prompts that are asked several times and answered differently (prompts and answers compared normalised)."""
+    """Prompts that are asked several times and answered differently (prompts and answers compared normalised).
+
+    Of preferences, where that is as it should be: answers to a prompt that are the better one here and the worse one
+    there.
+    """
+    if notes.better:
+        return _contradictions(notes)
     prompts = np.array(notes.prompts, dtype=np.int64)
     _, first = np.unique(np.array(notes.normal, dtype=np.int64), return_index=True)  # one row of each prompt and answer
     asked, answers = np.unique(prompts[first], return_counts=True)
@@ -260,6 +283,18 @@ def conflict_facts(notes: Notes) -> dict[str, Any]:
         "prompts": len(contested),
         "rows": int(np.isin(prompts, contested).sum()),
         "lines": sorted(lines[:5] for lines in shown),
+    }
+
+
+def _contradictions(notes: Notes) -> dict[str, Any]:
+    better, worse = np.array(notes.better, dtype=np.int64), np.array(notes.worse, dtype=np.int64)
+    contested = np.setdiff1d(np.intersect1d(better, worse), np.zeros(1, dtype=np.int64))
+    rows = np.isin(better, contested) | np.isin(worse, contested)
+    shown = [np.flatnonzero((better == answer) | (worse == answer)) for answer in contested[:SHOWN_LINES]]
+    return {
+        "prompts": len(contested),
+        "rows": int(rows.sum()),
+        "lines": sorted([notes.lines[int(row)] for row in places[:5]] for places in shown),
     }
 
 
@@ -293,6 +328,8 @@ def task_facts(notes: Notes, labels: dict[str, Any] | None, *, plain_text: bool 
     measurements on this data.
     """
     rows = len(notes)
+    if notes.better:
+        return _task("preferences", 0, rows, "training on them is to come; until then they are read and checked")
     if plain_text:
         return _task("continued pre-training", 10_000, rows, "plain text teaches words and facts, not how to answer")
     if labels is not None:

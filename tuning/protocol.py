@@ -1,7 +1,8 @@
 """What the supervisor and the trainer program say to each other: one JSON object a line.
 
-Requests go in on the trainer's standard input; end of file there means that the supervisor is gone. Events come out on
-a pipe end of their own, because libraries print. No torch here: both sides import this module.
+Requests go in on the trainer's standard input; end of file there means that the supervisor is gone. After the request
+come ``{"op": "cancel", "job": ID}`` and, where it is ``acknowledged``, ``{"op": "kept", "job": ID, "step": N}``. Events
+come out on a pipe end of their own, because libraries print. No torch here: both sides import this module.
 
 An event line is ``{"v": 1, "event": NAME, "job": ID, "attempt": N, …}``:
 
@@ -171,6 +172,9 @@ class TrainRequest(_Request):
     device: Literal["cpu", "cuda"] = "cpu"
     device_memory_bytes: int = Field(0, description="memory the job may plan with; 0: ask the device")
     keep_checkpoints: int = 2
+    acknowledged: bool = Field(
+        default=False, description="whether to wait at each checkpoint for the word that it is put away (op kept)"
+    )
     grace_s: float = Field(60, description="seconds to leave in, once the supervisor is gone; then it ends at once")
 
 

@@ -29,7 +29,7 @@ from .rows import Example, Row
 from .spool import Packed, Spool
 
 BLOCK_BYTES = 1 << 20
-LEAST_BYTES = 2 << 20
+LEAST_BYTES = 1 << 20
 """Of a shorter file copies are not worth their start."""
 
 MOST_UNCLEAN = 20

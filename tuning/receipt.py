@@ -162,13 +162,22 @@ def set_facts(facts: SetFacts) -> dict[str, Any]:
     }
 
 
-def refused(files: Mapping[str, DataFile], survey: Survey | None) -> dict[str, Any]:
-    """The receipt of data with bad lines: what is wrong, and what the good rows say."""
+def refused(
+    files: Mapping[str, DataFile], survey: Survey | None, sets: Mapping[str, SetFacts] | None = None
+) -> dict[str, Any]:
+    """The receipt of data that is not trained on: what is wrong, and what the good rows say.
+
+    Args:
+        files: What reading them brought to light.
+        survey: What their rows say about themselves.
+        sets: What tokenizing them brought to light, where that was done.
+    """
     return {
         "version": VERSION,
         "ok": False,
         "files": [file_facts(name, data) for name, data in files.items()],
         "rows": survey.facts(files[TRAIN].format) if survey else None,
+        "sets": {name: set_facts(facts) for name, facts in (sets or {}).items()},
         "warnings": [asdict(warned) for warned in row_warnings(survey)] if survey else [],
     }
 
@@ -186,7 +195,11 @@ def row_warnings(survey: Survey) -> Iterator[Warned]:
         number = conflicts["prompts"]
         asked = "1 prompt is" if number == 1 else f"{number} prompts are"
         at = ", ".join(map(str, conflicts["lines"][0]))
-        yield Warned("conflicts", f"{asked} answered in different ways (lines {at}, for example)")
+        if train.better:
+            asked = "1 answer is" if number == 1 else f"{number} answers are"
+            yield Warned("conflicts", f"{asked} the better one in a row and the worse one in another (lines {at})")
+        else:
+            yield Warned("conflicts", f"{asked} answered in different ways (lines {at}, for example)")
     for name, notes in survey.notes.items():
         if name != TRAIN:
             yield from _overlap(name, findings.overlap_facts(train, notes))

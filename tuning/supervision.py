@@ -22,6 +22,8 @@ import time
 from collections.abc import Callable
 from typing import Any, TextIO
 
+from .kept import Kept
+
 GRACE_S = 60.0
 SPARE_S = 5.0
 """faulthandler ends the process so long after our own deadline."""
@@ -39,6 +41,8 @@ class Supervision:
 
     def __init__(self, stop: threading.Event, requests: int) -> None:
         self._stop, self._requests = stop, requests
+        self.kept = Kept(stop)
+        """What the supervisor said about our checkpoints."""
         self._parent = os.getppid()
         self._woken, wake = os.pipe()
         os.set_blocking(wake, False)
@@ -77,10 +81,24 @@ class Supervision:
             if self._requests in ready:
                 chunk = os.read(self._requests, 1 << 16)
                 *lines, buffer = (buffer + chunk).split(b"\n")
-                if any(_cancels(line, job) for line in lines):
-                    self._stop.set()
+                for line in lines:
+                    self._obey(line, job)
                 self.orphaned = self.orphaned or not chunk
         self._leave_alone()
+
+    def _obey(self, line: bytes, job: str) -> None:
+        try:
+            message: Any = json.loads(line)
+        except ValueError:
+            say(f"not a JSON line on standard input, ignored: {line[:80]!r}")
+            return
+        match message:
+            case {"op": "cancel", "job": named} if named == job:
+                self._stop.set()
+            case {"op": "kept", "job": named, "step": int(step)} if named == job:
+                self.kept.tell(step)
+            case _:
+                pass
 
     def _signalled(self, numbers: bytes) -> None:
         if any(number in ASKED for number in numbers):
@@ -130,19 +148,6 @@ def _log(descriptor: int) -> TextIO:
 
 def _ignore(_number: int, _frame: object) -> None:
     pass
-
-
-def _cancels(line: bytes, job: str) -> bool:
-    try:
-        message: Any = json.loads(line)
-    except ValueError:
-        say(f"not a JSON line on standard input, ignored: {line[:80]!r}")
-        return False
-    match message:
-        case {"op": "cancel", "job": named}:
-            return named == job
-        case _:
-            return False
 
 
 def _ask_kernel(number: int) -> None:

@@ -32,7 +32,7 @@ PIECE_ROWS = 1000
 PIECE_BYTES = 500_000
 """A piece ends at either; an encoding takes about 150 bytes a token while it is looked at."""
 
-LEAST_BYTES = 2 << 20
+LEAST_BYTES = 1 << 20
 """Of a smaller set neither copies nor a table of the tokens' bytes are worth their start."""
 
 

@@ -56,6 +56,8 @@ class Events:
         self._lock = threading.Lock()
         self.job, self.attempt = "", 0
         self._stays = False
+        self.after_checkpoint: Callable[[int], None] = lambda _step: None
+        """Called with the step of a checkpoint when its event is out; the run goes on when it returns."""
 
     def emit(self, event: str, **fields: Any) -> None:
         """One event as one line."""
@@ -68,6 +70,8 @@ class Events:
                     line = line[self._file.write(line) or 0 :]
             except BrokenPipeError:
                 self._lost()
+        if event == "checkpoint":
+            self.after_checkpoint(fields["step"])
 
     def close(self) -> None:
         """No more events."""
@@ -99,6 +103,8 @@ def main(argv: list[str] | None = None) -> int:
     except ValidationError as error:
         return _refuse(events, line, error)
     events.job, events.attempt = request.job, request.attempt
+    if isinstance(request, TrainRequest) and request.acknowledged:
+        events.after_checkpoint = supervision.kept.wait
     supervision.start(request.job, request.grace_s if isinstance(request, TrainRequest) else GRACE_S)
     threading.Thread(target=_leave_on, args=(stop, request, events, supervision), daemon=True).start()
     code = _answer(request, events, stop)

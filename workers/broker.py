@@ -5,6 +5,7 @@ listens on the loopback with a generated password (kept in a file of mode 600, n
 a file, so that what was queued survives its restart.
 """
 
+import logging
 import os
 import re
 import secrets
@@ -19,6 +20,8 @@ import redis
 from redis.exceptions import RedisError
 
 from ..settings.errors import UnavailableError
+
+logger = logging.getLogger(__name__)
 
 START_S = 20.0
 
@@ -35,6 +38,7 @@ class EmbeddedBroker:
         self._process: subprocess.Popen[bytes] | None = None
         self._password = ""
         self._port = 0
+        self._wanted = False
 
     @property
     def url(self) -> str:
@@ -52,6 +56,7 @@ class EmbeddedBroker:
         Raises:
             UnavailableError: There is no server program, or it does not come up.
         """
+        self._wanted = True
         self._folder.mkdir(parents=True, exist_ok=True)
         config = self._configure()
         log = self._folder / "server.log"
@@ -61,12 +66,27 @@ class EmbeddedBroker:
             )
         self._wait(log)
 
+    def look(self) -> None:
+        """Start a server that died again, at the same address and with what it had appended to its file."""
+        if not self._wanted or self.alive():
+            return
+        if not _free(self._port):
+            logger.error("the embedded broker is down and another program listens on its port %d", self._port)
+            return
+        logger.warning("the embedded broker ended; starting it again")
+        try:
+            self.start()
+        except UnavailableError as error:
+            self._wanted = True
+            logger.error("%s %s", error.message, error.hint)  # noqa: TRY400  (the message says it; the log of the server more)
+
     def alive(self) -> bool:
         """Whether the server process runs."""
         return self._process is not None and self._process.poll() is None
 
     def stop(self) -> None:
         """Stop the server; it writes its data first."""
+        self._wanted = False
         if self._process is None:
             return
         if self._process.poll() is None:

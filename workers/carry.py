@@ -77,9 +77,10 @@ class Held:
         return Markers(self.settings.home / "run")
 
     def note(self, level: str, kind: str, message: str) -> None:
-        """Write an event of this job."""
+        """Write an event of this job, as long as it is ours."""
         with self.database.transaction() as session:
-            transitions.event(session, self.job.id, self.job.attempt, level, kind, message, {})
+            if transitions.progress(session, self.job.id, self.job.attempt, self.lease.worker_id, {}):
+                transitions.event(session, self.job.id, self.job.attempt, level, kind, message, {})
 
     def run(self, request: Any) -> dict[str, Any]:
         """Run a trainer request for this job and return its result."""
@@ -92,6 +93,7 @@ class Held:
                 environment=secrets_for(self.settings, self.spec),
                 lease=self.lease,
                 on_event=progress.take,
+                started=progress.answer,
                 draining=self.draining,
                 cancelling=self._markers.cancel(self.job.id).exists,
                 grace_s=self.settings.grace_s,
@@ -119,6 +121,7 @@ def carry(request: Any, stage: Stage, job_id: str, attempt: int, work: Work) -> 
         Ignore: The message was stale, or the job ended or went back in another way; the rest of the chain is cut.
         CeloraError: The job failed.
     """
+    sending.heard()
     settings, database, worker_id = get_settings(), get_database(), str(request.hostname)
     job = _claim(stage, job_id, attempt, worker_id)
     if job is None:

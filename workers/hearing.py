@@ -17,6 +17,7 @@ from celery import Celery
 from celery.worker import state
 
 from .sending import UNREACHABLE
+from .standing import here
 
 logger = logging.getLogger(__name__)
 
@@ -32,7 +33,7 @@ class Hearing:
     Args:
         waiting: How many messages wait in the worker's queues; None where the broker cannot be asked.
         received: How many tasks the worker has received since its start.
-        busy: Whether it carries a task, or holds one.
+        busy: Whether it carries a task, or holds one, or reads nothing on purpose.
         deaf_after_s: Seconds without a sound that are too many.
     """
 
@@ -109,7 +110,7 @@ def _received() -> int:
 
 
 def _busy() -> bool:
-    return bool(len(state.active_requests) or len(state.reserved_requests))
+    return bool(len(state.active_requests) or len(state.reserved_requests)) or here.stands_back
 
 
 def _leaving() -> bool:

@@ -120,12 +120,14 @@ def _turn(lock: Path, every_s: float) -> Generator[bool]:
         except BlockingIOError:
             yield False
             return
-        began_at = time.time()
-        file.seek(0)
-        last = file.read().strip()
-        if last and 0 <= began_at - float(last) < every_s:
-            yield False
-            return
-        yield True
-        file.truncate(0)
-        file.write(str(began_at))
+        try:
+            began_at = time.time()
+            file.seek(0)
+            last = file.read().strip()
+            ours = not last or not 0 <= began_at - float(last) < every_s
+            yield ours
+            if ours:
+                file.truncate(0)
+                file.write(str(began_at))
+        finally:
+            fcntl.flock(file, fcntl.LOCK_UN)  # a child that was forked meanwhile holds the file, too

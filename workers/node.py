@@ -81,10 +81,12 @@ class Node:
                 raise UnavailableError(f"{late.name} did not come up.", hint=f"Its log is {late.log}.")
             time.sleep(0.1)
 
-    def watch(self, stopped: Callable[[], bool]) -> None:
-        """Keep the processes running until ``stopped``."""
+    def watch(self, stopped: Callable[[], bool], beside: Callable[[], None] | None = None) -> None:
+        """Keep the processes running until ``stopped``; ``beside`` looks after what is none of ours."""
         while not stopped():
             self.services.look()
+            if beside is not None:
+                beside()
             time.sleep(WATCH_S)
 
     def stop(self) -> None:
@@ -175,7 +177,7 @@ class Installation:
     def wait(self, stopped: Callable[[], bool]) -> None:
         """Keep everything running until ``stopped``."""
         assert self.node is not None  # noqa: S101  (inside the with block)
-        self.node.watch(stopped)
+        self.node.watch(stopped, self._broker.look if self._broker else None)
 
     def _start(self) -> None:
         broker_url = self._base.broker_url

@@ -82,6 +82,10 @@ class TrainerProcess:
         *lines, self._buffer = (self._buffer + chunk).split(b"\n")
         return [json.loads(line) for line in lines if line]
 
+    def kept(self, checkpoint: Mapping[str, Any]) -> None:
+        """Say that the checkpoint of an event is put away, or was given up; the trainer may wait for that."""
+        self._tell(json.dumps({"op": "kept", "job": checkpoint.get("job"), "step": checkpoint["step"]}).encode())
+
     def stop(self) -> None:
         """Ask it to checkpoint at the next step boundary and leave."""
         if self.returncode is None:
@@ -128,7 +132,7 @@ class TrainerProcess:
             self._process.stdin.write(line + b"\n")
             self._process.stdin.flush()
         except BrokenPipeError:
-            logger.warning("trainer %d died before it read its request", self.pid)
+            logger.warning("trainer %d died before it read what it was told", self.pid)
 
 
 def _thread_limits(threads: int) -> dict[str, str]:

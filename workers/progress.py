@@ -20,6 +20,7 @@ from ..settings.errors import StorageError, UnavailableError
 from ..settings.failpoints import hit
 from ..storage.manifest import MANIFEST, file_sha256
 from . import announce, sending
+from .process import TrainerProcess
 
 if TYPE_CHECKING:
     from .carry import Held
@@ -53,6 +54,8 @@ class Progress:
         self._fields: dict[str, Any] = {}
         self._written_at = 0.0
         self._first = True
+        self.put_away: Callable[[Event], None] = lambda _event: None
+        """Called with a checkpoint's event when it is uploaded and recorded, or given up."""
         self._takers: dict[str, Callable[[dict[str, Any]], bool]] = {
             "phase": self._phase,
             "started": self._started,
@@ -77,6 +80,10 @@ class Progress:
             self._thread.start()
         self._taken.put(event)
 
+    def answer(self, trainer: TrainerProcess) -> None:
+        """Tell this trainer of each checkpoint when it is put away; it waits for that."""
+        self.put_away = trainer.kept
+
     def flush(self) -> None:
         """Record what is left, waiting for a record that is away: first what was done, then how it ended.
 
@@ -95,7 +102,11 @@ class Progress:
     def _work(self) -> None:
         try:
             while (event := self._next()) is not None:
-                self._record(event)
+                try:
+                    self._record(event)
+                finally:
+                    if event["event"] == "checkpoint":
+                        self.put_away(event)
             while self._pending and not self._write():
                 if self._held.draining():
                     logger.warning("job %s: what its trainer told last is lost with the record", self._held.job.id)
@@ -183,7 +194,11 @@ class Progress:
         try:
             manifest_sha256 = file_sha256(folder / MANIFEST)
             uri = self._held.places.upload("checkpoints", folder.name)
-        except (StorageError, FileNotFoundError) as error:  # storage away, or so slow that the trainer pruned it before
+        except FileNotFoundError:
+            text = f"step {facts['step']}: a newer one replaced it before it was uploaded"
+            self._event("info", "checkpoint_missed", text, {})
+            return True
+        except StorageError as error:
             self._event("warning", "checkpoint_missed", f"step {facts['step']}: {error}", {})
             return True
         hit("checkpoint.uploaded")

@@ -23,7 +23,8 @@ WITHIN_S = 0.5
 PATIENT_S = 5.0
 """What a worker waits that sends a job on: nobody looks on, and a broker under load takes its time."""
 
-REST_S = 3.0
+REST_S, LONGEST_REST_S = 3.0, 30.0
+"""After a failure nothing is tried for so long; twice as long after each further one."""
 
 UNREACHABLE = (OperationalError, RedisError, OSError)
 """What a broker or result backend raises that cannot be reached."""
@@ -34,7 +35,16 @@ class _Line:
 
     def __init__(self) -> None:
         self.free = threading.Lock()  # held by whoever sends, released by the thread that did
-        self.rest_until = 0.0
+        self.rest_until, self.rest_s = 0.0, REST_S
+
+    def failed(self) -> None:
+        """The broker did not take something: leave it alone for a while."""
+        self.rest_until = time.monotonic() + self.rest_s
+        self.rest_s = min(2 * self.rest_s, LONGEST_REST_S)
+
+    def works(self) -> None:
+        """The broker is there."""
+        self.rest_until, self.rest_s = 0.0, REST_S
 
 
 _line = _Line()
@@ -47,6 +57,11 @@ def _afresh() -> None:
 
 
 os.register_at_fork(after_in_child=_afresh)
+
+
+def heard() -> None:
+    """A message came in, so the broker is there: the next sending is tried, whatever the last one met."""
+    _line.works()
 
 
 def attempt(send: Callable[[], object], what: str, *, within_s: float = WITHIN_S) -> bool:
@@ -68,7 +83,7 @@ def attempt(send: Callable[[], object], what: str, *, within_s: float = WITHIN_S
         logger.info("%s is not sent: the broker was away a moment ago", what)
         return False
     if not line.free.acquire(timeout=within_s):
-        logger.warning("%s is not sent: the broker has not answered for %.1f s", what, within_s)
+        logger.info("%s is not sent: the broker has not answered for %.1f s", what, within_s)
         return False
     errors: list[Exception] = []
     done, alone = threading.Event(), threading.Event()
@@ -76,11 +91,11 @@ def attempt(send: Callable[[], object], what: str, *, within_s: float = WITHIN_S
     def run() -> None:
         try:
             send()
-            line.rest_until = 0.0
+            line.works()
         except Exception as error:  # noqa: BLE001  (handed to the caller)
             errors.append(error)
             if alone.is_set():
-                logger.warning("%s is not sent (%s)", what, error)
+                logger.info("%s is not sent (%s)", what, error)
         finally:
             line.free.release()
             done.set()
@@ -88,13 +103,13 @@ def attempt(send: Callable[[], object], what: str, *, within_s: float = WITHIN_S
     threading.Thread(target=run, name="sending", daemon=True).start()
     if not done.wait(max(0.0, deadline - time.monotonic())):
         alone.set()
-        line.rest_until = time.monotonic() + REST_S
-        logger.warning("%s may be lost: the broker did not answer within %.1f s", what, within_s)
+        line.failed()
+        logger.info("%s may be lost: the broker did not answer within %.1f s", what, within_s)
         return False
     if not errors:
         return True
     if not isinstance(errors[0], UNREACHABLE):
         raise errors[0]
-    line.rest_until = time.monotonic() + REST_S
-    logger.warning("%s is not sent: the broker cannot be reached (%s)", what, errors[0])
+    line.failed()
+    logger.info("%s is not sent: the broker cannot be reached (%s)", what, errors[0])
     return False

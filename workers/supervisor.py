@@ -86,6 +86,7 @@ def supervise(
     cancelling: Callable[[], bool],
     grace_s: float,
     limits: Limits = NO_LIMITS,
+    started: Callable[[TrainerProcess], None] = lambda _trainer: None,
 ) -> dict[str, Any]:
     """Run one request under a lease and return its result.
 
@@ -99,6 +100,7 @@ def supervise(
         cancelling: Whether the job is to end, beside the lease's own flag.
         grace_s: Seconds between asking the trainer to leave and killing it.
         limits: How long it may take, and how long it may be silent.
+        started: Given the process, to answer its checkpoints (``TrainerProcess.kept``) when they are put away.
 
     Raises:
         Drained, Cancelled, Lost, TrainerError: As their docstrings say; the trainer's process group is gone then.
@@ -108,6 +110,7 @@ def supervise(
     last: dict[str, Any] | None = None
     phase = ""
     try:
+        started(trainer)
         while (events := trainer.events(POLL_S)) is not None:
             for event in events:
                 watch.heard(event)

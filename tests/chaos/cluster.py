@@ -146,6 +146,11 @@ class Cluster:
 
         self.wait(registered, timeout_s, "every worker is registered")
 
+    def up(self, name):
+        """Whether a process has registered since it was started; beat never does."""
+        pids = {worker["pid"] for worker in self.registered() if worker["status"] == "online"}
+        return "beat" in name or self.workers[name].pid in pids
+
     def kill(self, worker):
         """SIGKILL a worker with all its children, as a machine's loss does; its trainers live on until they notice."""
         process = self._process(worker)
@@ -333,7 +338,8 @@ class Cluster:
         ids = list(ids)
 
         def ended():
-            return all(job["status"] in FINAL for job in self.jobs(ids)) and len(self.jobs(ids)) == len(ids)
+            rows = self.jobs(ids)
+            return len(rows) == len(ids) and all(job["status"] in FINAL for job in rows)
 
         self.wait(ended, timeout_s, "every job has ended")
         return self.jobs(ids)

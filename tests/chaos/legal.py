@@ -41,10 +41,7 @@ def faults_of(events):
 def _following(kind, data, status, stage, attempt):
     """Where a job stands after an event."""
     if kind == "stage_finished":
-        if stage == STAGES[-1]:
-            return "published", stage, attempt
-        following = STAGES[STAGES.index(stage) + 1]
-        return "pending" if stage == "prepare" else "queued", following, attempt
+        return *_after_stage(stage), attempt
     if kind in ("paused", "handed_back"):
         return "pending", stage, data.get("next_attempt", attempt)
     if kind == "retries":
@@ -54,3 +51,10 @@ def _following(kind, data, status, stage, attempt):
     if kind in ENDS:
         return kind, stage, attempt
     return AFTER.get(kind, status), stage, attempt
+
+
+def _after_stage(stage):
+    """Status and stage after a stage's end."""
+    if stage == STAGES[-1]:
+        return "published", stage
+    return "pending" if stage == "prepare" else "queued", STAGES[STAGES.index(stage) + 1]

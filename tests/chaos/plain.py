@@ -19,6 +19,9 @@ from celery import Celery
 from chaos import chain
 from chaos.processes import processes_of
 
+MUTEX_S = 300
+"""A worker that dies while it gives messages out again holds kombu's lock on that for so long (kombu 5.7)."""
+START = "\n=== started ===\n"
 FOLDER = Path(os.environ.get("PLAIN_FOLDER", "."))
 
 app = Celery("plain", broker=os.environ.get("PLAIN_BROKER", "redis://127.0.0.1/0"))
@@ -88,8 +91,10 @@ class PlainCelery:
     def start_worker(self, _kind, name, _env=None):
         """Start one, by the name that a storm knows it by."""
         command = [sys.executable, "-m", "celery", "-A", "plain", "worker", "-c", "1", "-n", f"{name}@%h",
-                   "--without-gossip", "--without-mingle", "-l", "WARNING"]  # fmt: skip
+                   "--without-gossip", "--without-mingle", "-l", "INFO"]  # fmt: skip
         with (self.folder / f"{name}.log").open("ab") as log:
+            log.write(START.encode())
+            log.flush()
             self.workers[name] = subprocess.Popen(
                 command,
                 cwd=Path(__file__).parent,
@@ -99,6 +104,10 @@ class PlainCelery:
                 stderr=log,
                 start_new_session=True,
             )
+
+    def up(self, name):
+        """Whether a worker has said that it is ready since its last start."""
+        return " ready." in (self.folder / f"{name}.log").read_text(errors="replace").rpartition(START)[2]
 
     def submit(self, ids, *, steps, save_steps):
         """Send a task for each job, by a program of its own."""
@@ -127,7 +136,7 @@ class PlainCelery:
 
     def wait_quiet(self, visibility_timeout_s):
         """Wait, with no more kills, until all is done or nothing has happened for as long as a redelivery can take."""
-        quiet_s = 2 * visibility_timeout_s + 60  # kombu looks for what is due about every ten seconds
+        quiet_s = 2 * visibility_timeout_s + MUTEX_S + 20
         seen, since = -1, time.monotonic()
         while time.monotonic() - since < quiet_s:
             steps = self.steps_done()

@@ -6,16 +6,19 @@ when a goal was missed. A figure that cannot be measured is missed.
 """
 
 import argparse
+import fcntl
 import hashlib
 import importlib
 import json
 import os
 import platform
 import shutil
+import signal
 import sys
 import tempfile
 import time
 import traceback
+from contextlib import contextmanager
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -34,6 +37,8 @@ def main():
     parser.add_argument("figures", nargs="*", help="names as R1; all unless given")
     parser.add_argument("--again", action="store_true", help="measure also what has a result")
     arguments = parser.parse_args()
+    for number in (signal.SIGINT, signal.SIGTERM):  # also where a shell had them ignored: nothing may be left behind
+        signal.signal(number, signal.default_int_handler)
     for module in sorted((ROOT / "tests" / "chaos" / "figures").glob("*.py")):
         importlib.import_module(f"chaos.figures.{module.stem}")
     unknown = sorted(set(arguments.figures) - set(FIGURES))
@@ -62,6 +67,13 @@ def measure(figure, seed, *, again):
     if not again and any(run["seed"] == seed and run["code"] == code for run in result["runs"]):
         print(f"{figure.name}, seed {seed}: measured already", file=sys.stderr)
         return
+    with one_at_a_time():
+        take(figure, seed, result, code)
+
+
+def take(figure, seed, result, code):
+    """Measure it now."""
+    load = wait_for_quiet()
     print(f"{figure.name}, seed {seed}: {figure.claim}", file=sys.stderr)
     folder, began = Path(tempfile.mkdtemp(prefix=f"celora-{figure.name.lower()}-")), time.monotonic()
     folder.chmod(0o755)
@@ -85,12 +97,39 @@ def measure(figure, seed, *, again):
         "seconds": round(time.monotonic() - began, 1),
         "command": f'CHAOS_SEED={seed} make chaos ARGS="{figure.name}"',
         "machine": machine(),
+        "load_before": load,
         "code": code,
     }
     write(figure, [*(kept for kept in result["runs"] if kept["seed"] != seed), run])
     print(
         f"{figure.name}, seed {seed}: {'passed' if not missed else f'MISSED: {missed[:5]}'} {numbers}", file=sys.stderr
     )
+
+
+@contextmanager
+def one_at_a_time():
+    """Two storms on one machine would measure each other."""
+    with (Path(tempfile.gettempdir()) / "celora-chaos.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print("waiting for another `make chaos` on this machine", file=sys.stderr)
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def wait_for_quiet():
+    """Wait until nothing else keeps the machine busy, for faults come by the clock; returns the load that is left.
+
+    ``CHAOS_BUSY=1`` measures at once.
+    """
+    most, told = (os.cpu_count() or 1) + 1, 0.0
+    while (load := os.getloadavg()[0]) > most and not os.environ.get("CHAOS_BUSY"):
+        if time.monotonic() - told > 60:
+            told = time.monotonic()
+            print(f"waiting for a quiet machine: load {load:.1f} on {os.cpu_count()} cores", file=sys.stderr)
+        time.sleep(5)
+    return round(load, 2)
 
 
 def read(name):

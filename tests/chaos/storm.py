@@ -32,15 +32,23 @@ class Storm:
         return sum(self.kills.values())
 
     def strike(self):
-        """One kill."""
-        kind = self._dice.choices(list(VICTIMS), weights=list(VICTIMS.values()))[0]
-        names = [name for name in self._cluster.workers if kind_of(name) == ("gpu" if kind == "trainer" else kind)]
-        victim = self._dice.choice(sorted(names))
+        """One kill, of a process that is up; on a slow machine there may be none at the moment."""
+        present = {kind_of(name) for name in self._cluster.workers} | {"trainer"}
+        kinds = [kind for kind in VICTIMS if kind in present]
+        kind = self._dice.choices(kinds, weights=[VICTIMS[kind] for kind in kinds])[0]
+        names = [name for name in self._up() if kind_of(name) == ("gpu" if kind == "trainer" else kind)]
+        if not names:
+            return
+        victim = self._dice.choice(names)
         if kind != "trainer":
             self._cluster.kill(victim)
             self.kills[kind] += 1
         elif self._cluster.kill_trainer(victim):
             self.kills[kind] += 1
+
+    def _up(self):
+        """Who has come up since its start; a storm over processes that never get to work would show nothing."""
+        return sorted(name for name in self._cluster.workers if self._cluster.up(name))
 
     def restart(self):
         """Start whatever is dead, as an init system does."""

@@ -120,14 +120,17 @@ class House:
             return [(row.job_id, row.step) for row in history.resume_candidates(session, job_id)]
 
 
-@pytest.fixture(params=["file", "memory"])
-def house(request, home, monkeypatch):
-    if request.param == "memory":
-        monkeypatch.setenv("CELORA_ARTIFACT_ROOT", "memory://bucket/celora")
-        get_settings.cache_clear()
+@pytest.fixture
+def remote(home, monkeypatch):
+    monkeypatch.setenv("CELORA_ARTIFACT_ROOT", "memory://bucket/celora")
+    get_settings.cache_clear()
     yield House(Artifacts(get_settings().artifacts))
-    if request.param == "memory":
-        fsspec.filesystem("memory").rm("/", recursive=True)
+    fsspec.filesystem("memory").rm("/", recursive=True)
+
+
+@pytest.fixture(params=["here", "remote"])
+def house(request):
+    return request.getfixturevalue(request.param)
 
 
 @pytest.fixture
@@ -219,21 +222,20 @@ def test_a_job_whose_data_was_swept_is_not_evaluated_again_and_says_why(here):
         submission.evaluate_again("a")
 
 
-def test_a_store_that_fails_leaves_the_files_to_a_later_sweep(here, monkeypatch):
+def test_a_store_that_fails_leaves_the_files_to_a_later_sweep(here):
     here.start("a")
     here.train("a", 2)
     here.fail("a", 1, worker_id=WORKER, error=ERROR)
     here.age("a", 31)
 
-    def away(*_):
+    def away(*_, **__):
         raise OSError("away")
 
-    monkeypatch.setattr(here.artifacts._files, "rm", away)
-    assert here.sweep() == 0
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(here.artifacts._files, "rm", away)
+        assert here.sweep() == 0
     assert here.job("a").prepared_uri is None
-    monkeypatch.undo()
-    os.environ["CELORA_HOME"] = str(here.artifacts.root.removeprefix("file://").removesuffix("/artifacts"))
-    get_settings.cache_clear()
+    assert here.files("a") != set()
     here.age("a", 91)
     assert here.sweep() > 0
     assert here.files("a") == set()
@@ -253,47 +255,53 @@ def test_a_retry_and_a_sweep_never_undo_each_other(here):
     assert here.steps("b") == [("a", 2)]
 
 
-@pytest.mark.parametrize("seed", range(3))
-def test_whatever_state_many_jobs_are_in_nothing_is_swept_that_one_may_still_need(here, seed):
-    chance = random.Random(seed)
+def populate(house, chance):
+    """Two dozen jobs in all states and of all ages, with retries; the live ones, and those that can be retried."""
     live, failed = set(), []
     for number in range(24):
-        job_id = f"job{number:02d}"
-        if failed and chance.random() < 0.4:
-            here.retry(chance.choice(failed), job_id)
+        job_id, end = f"job{number:02d}", chance.choice(["pending", "running", "failed", "cancelled", "completed"])
+        if failed and chance.random() < 0.5:
+            house.retry(chance.choice(failed), job_id)
         else:
-            here.start(job_id)
-        end = chance.choice(["pending", "running", "failed", "failed", "cancelled", "completed"])
-        if end != "pending":
-            here.train(job_id, *range(2, 2 + 2 * chance.randrange(3), 2))
-        if end in {"pending", "running"}:
+            house.start(job_id)
+        if end == "pending":
             live.add(job_id)
-        elif end == "completed":
-            here.complete(job_id)
-        elif end == "failed":
-            here.fail(job_id, 1, worker_id=WORKER, error=ERROR)
-            failed.append(job_id)
-        else:
-            here.cancelled(job_id, 1, WORKER)
-            failed.append(job_id)
-        if end not in {"pending", "running"}:
-            here.age(job_id, chance.choice([1, 29, 31, 60, 91, 400]))
-    young = {name for name in failed if here.job(name).finished_at > here.job("job00").created_at - timedelta(days=30)}
-    needs = {name: (here.steps(name), here.job(name).prepared_uri) for name in live}
-    needs |= {name: (here.steps(name), here.job(name).prepared_uri) for name in young}
-    assert here.sweep() > 0
-    here.sweep()
+            continue
+        house.train(job_id, *range(2, 2 + 2 * chance.randrange(3), 2))
+        if end == "running":
+            live.add(job_id)
+            continue
+        {
+            "completed": lambda job_id=job_id: house.complete(job_id),
+            "failed": lambda job_id=job_id: house.fail(job_id, 1, worker_id=WORKER, error=ERROR),
+            "cancelled": lambda job_id=job_id: house.cancelled(job_id, 1, WORKER),
+        }[end]()
+        failed += [job_id] if end != "completed" else []
+        house.age(job_id, chance.choice([1, 29, 31, 60, 91, 400]))
+    return live, failed
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_whatever_state_many_jobs_are_in_nothing_is_swept_that_one_may_still_need(remote, seed):
+    live, failed = populate(remote, random.Random(seed))  # noqa: S311  (no secret)
+    assert live
+    month_ago = remote.job("job00").created_at - timedelta(days=30)
+    young = {name for name in failed if remote.job(name).finished_at > month_ago}
+    needs = {name: (remote.steps(name), remote.job(name).prepared_uri) for name in live}
+    needs |= {name: (remote.steps(name), remote.job(name).prepared_uri) for name in young}
+    assert remote.sweep() > 0
+    remote.sweep()
     for name, (steps, prepared_uri) in needs.items():
-        assert (here.steps(name), here.job(name).prepared_uri) == (steps, prepared_uri)
-        assert here.artifacts.committed(prepared_uri)
-        with here.database.session() as session:
+        assert (remote.steps(name), remote.job(name).prepared_uri) == (steps, prepared_uri)
+        assert remote.artifacts.committed(prepared_uri)
+        with remote.database.session() as session:
             for row in history.resume_candidates(session, name):
-                assert here.artifacts.committed(row.uri)
-    with here.database.session() as session:
+                assert remote.artifacts.committed(row.uri)
+    with remote.database.session() as session:
         for published in history.adapters(session):
-            assert here.artifacts.committed(published["uri"])
+            assert remote.artifacts.committed(published["uri"])
         for row in session.query(Checkpoint):
-            assert here.artifacts.committed(row.uri)
+            assert remote.artifacts.committed(row.uri)
 
 
 @pytest.fixture

@@ -1,13 +1,15 @@
 import errno
+import os
 import subprocess
 import sys
+import time
 
 import pytest
 
 from celora.settings.errors import DiskFullError, NotFoundError, UnavailableError
 from celora.storage.manifest import write_manifest
 from celora.tuning import cache as cache_room
-from celora.tuning.cache import cached, is_whole, remove, stored
+from celora.tuning.cache import cached, is_whole, remove, stored, sweep, used
 
 
 def test_a_copy_is_made_once_and_found_afterwards(tmp_path):
@@ -130,3 +132,52 @@ def test_a_users_own_folder_is_never_removed(full, tmp_path):
 def test_a_copy_that_is_being_made_is_not_removed(full):
     with cache_room._locked(full / "converted" / "c1"), pytest.raises(UnavailableError, match="being made"):
         remove(full, "small")
+
+
+DAY_S = 86400
+
+
+def age(folder, days):
+    os.utime(folder, (time.time() - days * DAY_S,) * 2)
+
+
+def left(cache):
+    return sorted(path.name for part in ("converted", "quantized") for path in (cache / part).iterdir()
+                  if path.name in {"c1", "q1", "q2"})  # fmt: skip
+
+
+def test_a_sweep_takes_what_nobody_used_for_long_and_a_use_counts(full):
+    for name in ("converted/c1", "quantized/q1", "quantized/q2"):
+        age(full / name, 100)
+    stored(full / "quantized" / "q1", lambda _: pytest.fail("made again"))
+    used(full / "converted" / "c1")
+    own = cached(full)[0].quantized[0].size_bytes
+    assert sweep(full, 90, 0, set()) == own
+    assert left(full) == ["c1", "q1"]
+    assert sweep(full, 90, 0, set()) == 0
+
+
+def test_above_its_size_the_cache_loses_the_longest_unused(full):
+    for days, name in enumerate(("quantized/q1", "quantized/q2", "converted/c1")):
+        age(full / name, days)
+    room = cached(full)[1].quantized[0].size_bytes + 10
+    sweep(full, 90, room, set())
+    assert left(full) == ["q1"]
+
+
+def test_the_base_of_a_live_job_stays_however_old_and_large_it_is(full):
+    for name in ("converted/c1", "quantized/q1", "quantized/q2"):
+        age(full / name, 1000)
+    sweep(full, 90, 1, {"small"})
+    assert left(full) == ["c1", "q1"]
+
+
+def test_what_is_being_made_is_left_to_the_next_sweep(full):
+    age(full / "converted" / "c1", 100)
+    with cache_room._locked(full / "converted" / "c1"):
+        assert sweep(full, 90, 0, set()) == 0
+    assert left(full) == ["c1", "q1", "q2"]
+
+
+def test_a_cache_that_is_not_there_is_swept_too(tmp_path):
+    assert sweep(tmp_path / "nowhere", 90, 1, set()) == 0

@@ -26,7 +26,6 @@ class ChainEngine:
         if resume_from is not None:
             state = json.loads((resume_from / "state.json").read_text())
             self.weights, self.best, self.step = state["weights"], state["best"], state["step"]
-        self.course = course
         if not course.begin():
             return
         while True:
@@ -97,6 +96,7 @@ def make_course(tmp_path, recorder):
             progress=progress or Progress(),
             clock=clock or Clock(),
         )
+        engine.course = course
         return course, record
 
     return make
@@ -181,6 +181,18 @@ def test_a_drain_redoes_no_step_and_ends_in_the_same_weights_and_events(make_cou
         assert steps == [fields["step"] for fields in whole_record.of(event)]
 
 
+def test_a_stop_that_comes_during_a_save_takes_no_further_step(make_course, recorder):
+    def stop_at_4(record, event, fields):
+        if event == "checkpoint" and fields["step"] == 4:
+            record.stop.set()
+
+    engine = ChainEngine()
+    course, record = make_course(engine, steps=10, save_steps=4, record=recorder(stop_at_4))
+    engine.run(course, None)
+    assert (course.outcome, engine.step) == ("drained", 4)
+    assert [event["step"] for event in record.of("checkpoint")] == [4]
+
+
 def test_a_stop_before_the_first_step_leaves_nothing_behind(make_course, tmp_path):
     engine = ChainEngine()
     course, record = make_course(engine)
@@ -261,13 +273,11 @@ def test_a_resumed_run_decides_on_divergence_as_the_whole_one_does(make_course, 
             record.stop.set()
 
     first = ChainEngine(losses=runs_away)
-    course, record = make_course(first, steps=100, record=recorder(stop), eval_steps=100)
+    course, _ = make_course(first, steps=100, record=recorder(stop), eval_steps=100)
     first.run(course, None)
     saved = checkpoint.newest(course.saving.root)
     second = ChainEngine(losses=runs_away)
-    course, record = make_course(
-        second, steps=100, eval_steps=100, progress=Progress(**checkpoint.read_progress(saved))
-    )
+    course, _ = make_course(second, steps=100, eval_steps=100, progress=Progress(**checkpoint.read_progress(saved)))
     with pytest.raises(DivergedError, match="step 49 of 100"):
         second.run(course, saved)
 
@@ -305,9 +315,7 @@ def test_long_evaluations_and_long_steps_say_that_they_are_alive(make_course):
                 self.course.evaluated(done, 5)
             return 1.0
 
-    engine = Slow()
-    course, record = make_course(engine, steps=4, clock=clock, eval_steps=4)
-    engine.course = course
+    course, record = make_course(Slow(), steps=4, clock=clock, eval_steps=4)
     course.begin()
     course.passed(1, 8)
     clock.now += 31

@@ -107,11 +107,13 @@ def run(tmp_path, plain_base):
     """Prepare some rows; what it told lies in ``run.events``, what it wrote in ``run.out``."""
 
     def run(
-        rows, *, base=plain_base, evals=None, out="prepared", seed=3, eval_fraction=0.1, duplicates="drop", **recipe
-    ):
+        rows, *, op="prepare", base=plain_base, evals=None, out="prepared", seed=3, eval_fraction=0.1,
+        duplicates="drop", **recipe,
+    ):  # fmt: skip
         run.events = Events()
         run.out = tmp_path / out
         request = PrepareRequest(
+            op=op,
             job="job",
             attempt=1,
             cache_dir=str(tmp_path / "cache"),
@@ -426,6 +428,49 @@ def test_how_rows_are_shared_out_changes_nothing(run, share_out, chat_base, tmp_
     assert len(names) == 7
     for name in names:
         assert (run.out / name).read_bytes() == (at_once / name).read_bytes(), name
+
+
+PAIRS = [
+    {"prompt": "Best tea?", "chosen": "Assam, brewed for four minutes.", "rejected": "Any."},
+    {"prompt": "Best cake?", "chosen": "Apple. Ask ada@example.org", "rejected": "None."},
+    {"prompt": "Best tea?", "chosen": "Any.", "rejected": "Oolong."},
+    {"prompt": "best  TEA?", "chosen": "assam, brewed for four minutes.", "rejected": "any."},
+    {"prompt": "Longest?", "chosen": "very " * 80, "rejected": "long"},
+]
+OPENAI_PAIRS = [
+    {
+        "input": {"messages": [{"role": "user", "content": row["prompt"]}]},
+        "preferred_output": [{"role": "assistant", "content": row["chosen"]}],
+        "non_preferred_output": [{"role": "assistant", "content": row["rejected"]}],
+    }
+    for row in PAIRS
+]
+
+
+@pytest.mark.parametrize("rows", [PAIRS, OPENAI_PAIRS])
+def test_a_check_of_preference_rows_finds_what_it_finds_in_others(run, chat_base, rows):
+    with pytest.raises(DataError, match=r"5 .*preference rows, which are for the preference training"):
+        run(rows, op="check", base=chat_base, evals={"held": rows[1:2]})
+    (told,) = run.events.of("receipt")
+    receipt = told["receipt"]
+    facts, tokens = receipt["rows"], receipt["sets"]["train"]
+    assert facts["duplicates"]["normalised"] == 1
+    assert facts["conflicts"] == {"prompts": 1, "rows": 3, "lines": [[1, 3, 4]]}
+    assert facts["overlap"]["held"]["exact"] == 1
+    assert facts["sensitive"]["train"]["e-mail"] == {"rows": 1, "lines": [2]}
+    assert (tokens["rows"], tokens["truncated"], tokens["rows_that_lose_answer"]) == (10, 1, 1)
+    assert tokens["tokens_per_row"]["max"] > CONTEXT
+    names = [warning["name"] for warning in receipt["warnings"]]
+    assert names == ["duplicates", "conflicts", "sensitive", "overlap", "sensitive"]
+    assert not run.out.exists()
+
+
+def test_a_job_with_preference_rows_is_refused_before_its_base_is_looked_for(run, tmp_path):
+    with pytest.raises(DataError, match="preference training"):
+        run(PAIRS, base=tmp_path / "nowhere")
+    (told,) = run.events.of("receipt")
+    assert told["receipt"]["sets"] == {}
+    assert told["receipt"]["rows"]["duplicates"]["normalised"] == 1
 
 
 def test_progress_is_told_in_phases(run):

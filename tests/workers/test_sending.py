@@ -62,3 +62,20 @@ def test_a_forked_child_does_not_wait_for_its_parents_thread():
         os._exit(0 if sending.attempt(lambda: None, "a word", within_s=2) else 1)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
     answers.set()
+
+
+def test_a_broker_that_stays_away_is_tried_ever_more_seldom_and_a_message_from_it_ends_that(monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr(sending.time, "monotonic", lambda: clock[0])
+    tries = []
+
+    def refused():
+        tries.append(clock[0])
+        raise OperationalError("connection refused")
+
+    while clock[0] < 40:
+        sending.attempt(refused, "a word")
+        clock[0] += 0.5
+    assert tries == [0, 3, 9, 21]
+    sending.heard()
+    assert sending.attempt(lambda: None, "a word")

@@ -5,7 +5,8 @@ import threading
 import pytest
 from celery import Celery
 
-from celora.workers.standing import Standing
+from celora.workers import hearing
+from celora.workers.standing import Standing, here
 
 
 class Loop:
@@ -108,3 +109,13 @@ def test_a_look_ends_the_rest_between_heartbeats():
     stop.set()
     standing.look()
     assert standing.rest(60, stop) is True
+
+
+def test_a_worker_that_stands_back_is_not_taken_for_deaf():
+    assert not hearing._busy()
+    here.heed("cordoned")
+    try:
+        assert hearing._busy()
+    finally:
+        here.heed("")
+    assert not hearing._busy()

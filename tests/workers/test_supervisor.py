@@ -45,7 +45,7 @@ class Request(BaseModel):
 def run(tmp_path, monkeypatch):
     """Supervise a program that speaks the trainer's protocol; its lines stand between start and end."""
 
-    def begin(lines, *, grace_s=20.0, limits=supervisor.NO_LIMITS, pausing=False):
+    def begin(lines, *, grace_s=20.0, limits=supervisor.NO_LIMITS, pausing=False, **options):
         program = tmp_path / "program.py"
         head = """
             import faulthandler, json, os, signal, sys, time
@@ -63,11 +63,12 @@ def run(tmp_path, monkeypatch):
             log=tmp_path / "log",
             environment={"PYTHONPATH": ":".join(sys.path)},
             lease=lease,
-            on_event=lambda _: None,
+            on_event=options.pop("on_event", lambda _: None),
             draining=lambda: False,
             cancelling=lambda: False,
             grace_s=grace_s,
             limits=limits,
+            **options,
         )
 
     return begin
@@ -126,3 +127,17 @@ def test_an_error_during_the_grace_is_told_as_that_error(run):
     with pytest.raises(TrainerError) as ended:
         run(lines, limits=Limits(runs_s=0.1))
     assert ended.value.error["code"] == "disk_full"
+
+
+def test_a_trainer_hears_that_its_checkpoint_is_put_away_from_whoever_did_it(run):
+    ends = """
+        tell("checkpoint", job="j", step=25, path="p", size_bytes=1)
+        heard = json.loads(sys.stdin.readline())
+        tell("done", result=heard)
+    """
+    trainers = []
+
+    def put_away(event):
+        trainers[0].kept(event)
+
+    assert run(ends, on_event=put_away, started=trainers.append) == {"op": "kept", "job": "j", "step": 25}

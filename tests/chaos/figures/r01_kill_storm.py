@@ -1,7 +1,9 @@
 """R1: a storm of SIGKILLs over fifty jobs, and the same storm over a plain Celery task with late ack."""
 
 import json
+import random
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from chaos import chain, plain, plot
@@ -34,7 +36,7 @@ def kill_storm(bench):
         ids = cluster.submit(JOBS, steps=STEPS, save_steps=SAVE_STEPS)
         storm = Storm(cluster, bench.dice)
         watch = progress_of(bench, cluster, ids, storm)
-        kills = storm.rage(10**6, watch)
+        kills = storm.rage(KILLS, watch)
         jobs = cluster.wait_final(ids, ENOUGH_S)
         seconds = time.monotonic() - began
         missed = faults(cluster, ids, settle_s=60)
@@ -78,23 +80,25 @@ def progress_of(bench, cluster, ids, storm):
     "no goal: what is lost, doubled and redone is told",
 )
 def plain_storm(bench):
-    numbers = {}
-    for timeout_s in TIMEOUTS_S:
-        with Valkey(bench.folder / f"valkey-{timeout_s}") as valkey:
-            numbers |= one_plain_storm(bench, valkey.url, timeout_s)
+    with ThreadPoolExecutor(len(TIMEOUTS_S)) as pool:  # both mostly sleep
+        storms = list(pool.map(lambda timeout_s: one_plain_storm(bench, timeout_s), TIMEOUTS_S))
+    numbers = {key: value for storm in storms for key, value in storm.items()}
     show(plain_numbers=numbers)
     return numbers, []
 
 
-def one_plain_storm(bench, broker_url, timeout_s):
+def one_plain_storm(bench, timeout_s):
     """The storm over the plain task with one visibility timeout."""
     folder = bench.folder / f"plain-{timeout_s}"
-    with plain.PlainCelery(folder, broker_url, visibility_timeout_s=timeout_s) as cluster:
+    with (
+        Valkey(bench.folder / f"valkey-{timeout_s}") as valkey,
+        plain.PlainCelery(folder, valkey.url, visibility_timeout_s=timeout_s) as cluster,
+    ):
         cluster.start(WORKERS)
         ids = [f"p{number:02d}" for number in range(JOBS)]
         began = time.monotonic()
         cluster.submit(ids, steps=STEPS, save_steps=SAVE_STEPS)
-        storm = Storm(cluster, bench.dice)
+        storm = Storm(cluster, random.Random(f"{bench.seed} {timeout_s}"))
         kills = storm.rage(KILLS, lambda: len(cluster.results()) == JOBS)
         cluster.wait_quiet(timeout_s)
         results, steps = cluster.results(), cluster.steps_done()

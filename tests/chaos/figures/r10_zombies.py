@@ -66,21 +66,22 @@ def freeze_in_training(cluster, dice, *, machine):
     """
     (job_id,) = cluster.submit(1, steps=400)
     step = dice.randrange(5, 120)
-    cluster.wait(lambda: steps_of(cluster, job_id, 1) >= step, 60, f"{job_id} did {step} steps")
-    worker = cluster.job(job_id)["worker_id"].split("@")[0]
+    cluster.wait(lambda: trains(cluster, job_id) and steps_of(cluster, job_id, 1) >= step, 60, f"it did {step} steps")
+    job = cluster.job(job_id)
+    attempt, worker = job["attempt"], job["worker_id"].split("@")[0]
     trainers = cluster.trainers(worker)
     cluster.freeze(worker)
     for trainer in trainers if machine else ():
         os.kill(trainer.pid, signal.SIGSTOP)
-    cluster.wait(lambda: steps_of(cluster, job_id, 2) >= dice.randrange(1, 30), 60, f"{job_id} steps elsewhere")
-    before = files_of(cluster, job_id, but_attempt=1)
+    cluster.wait(lambda: steps_of(cluster, job_id, attempt + 1) > 0, 60, f"{job_id} steps elsewhere")
+    before = files_of(cluster, job_id, but_attempt=attempt)
     alive = sum(lives(trainer) for trainer in trainers)
     cluster.thaw(worker)
     for trainer in trainers if machine else ():
         os.kill(trainer.pid, signal.SIGCONT)
     seconds = until_gone(trainers)
     cluster.wait_final([job_id], 60)
-    return job_id, alive, seconds, changed(before, files_of(cluster, job_id, but_attempt=1), job_id)
+    return job_id, alive, seconds, changed(before, files_of(cluster, job_id, but_attempt=attempt), job_id)
 
 
 def freeze_at(cluster, point):
@@ -117,6 +118,12 @@ def worker_is_idle_again(cluster):
 def stopped(cluster):
     """The processes of the installation that are stopped."""
     return [process for process in processes_of(cluster.home) if process.state == "T"]
+
+
+def trains(cluster, job_id):
+    """Whether a worker holds the job's training."""
+    job = cluster.job(job_id)
+    return (job["status"], job["stage"]) == ("running", "train")
 
 
 def steps_of(cluster, job_id, attempt):

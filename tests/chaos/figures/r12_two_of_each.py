@@ -23,7 +23,8 @@ ROUNDS, JOBS = 200, 30
     "stage sent and started once, 0 announcements doubled",
 )
 def two_of_each(bench):
-    settings = {"CELORA_TICK_S": "0.5", "CELORA_REAPER_S": "0.5", "CELORA_CLAIM_S": "20"}
+    # A lease that a busy machine can keep: an hour's difference would end any.
+    settings = {"CELORA_TICK_S": "0.5", "CELORA_REAPER_S": "0.5", "CELORA_CLAIM_S": "60", "CELORA_LEASE_S": "20"}
     with (
         Valkey(bench.folder / "valkey") as valkey,
         Postgres(bench.folder / "postgres") as postgres,

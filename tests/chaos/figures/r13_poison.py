@@ -29,7 +29,7 @@ def poison(bench):
     with installation(bench.folder, gpus=3, settings=settings) as cluster:
         good = cluster.submit(GOOD // 2, steps=100)
         bad = {
-            base: cluster.submit(EACH, steps=100, **({"save_steps": 1000} if base == "worker" else {"base": base}))
+            base: cluster.submit(EACH, steps=5000, save_steps=5000, base="chain" if base == "worker" else base)
             for base in CLASSES
         }
         good += cluster.submit(GOOD - GOOD // 2, steps=100)
