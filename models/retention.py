@@ -1,4 +1,4 @@
-"""What the record lets go of: checkpoints and data of jobs that ended long ago and that no other job builds on.
+"""What the record lets go of: the data of jobs that ended long ago and that no other job builds on; old checkpoints.
 
 A job that goes on from another one keeps that one whole, for as long as it could itself be retried; so heirs are let go
 before what they inherited from. The rows are changed first and the files removed after the commit: nobody begins to
@@ -7,10 +7,10 @@ build on what is about to go, and what a crash leaves lying is removed with the 
 
 from datetime import datetime
 
-from sqlalchemy import ColumnElement, delete, exists, or_, select
+from sqlalchemy import ColumnElement, delete, exists, func, or_, select
 from sqlalchemy.orm import Session, aliased
 
-from .journal import take
+from .journal import FURTHEST, take
 from .states import Status
 from .tables import Adapter, Checkpoint, Job
 
@@ -38,6 +38,36 @@ def let_go(session: Session, job_id: str, before: datetime) -> bool:
     job.prepared_uri = None
     session.flush()
     return True
+
+
+def crowded(session: Session, keep: int) -> list[str]:
+    """Jobs that hold more checkpoints than are kept, whatever their state."""
+    count = func.count(Checkpoint.step)
+    many = select(Checkpoint.job_id).group_by(Checkpoint.job_id).having(count > keep)
+    return list(session.scalars(many.order_by(Checkpoint.job_id).limit(AT_ONCE)))
+
+
+def newest(session: Session, job_id: str, keep: int) -> list[str]:
+    """The URIs of a job's last checkpoints, the furthest first."""
+    rows = select(Checkpoint.uri).where(Checkpoint.job_id == job_id).order_by(*FURTHEST).limit(keep)
+    return list(session.scalars(rows))
+
+
+def supersede(session: Session, job_id: str, keep: int) -> list[str]:
+    """Take a job's older checkpoints out of the record: all but the last ones and the one it was resumed from.
+
+    Returns:
+        Their URIs; the files may be removed after the commit.
+    """
+    job = take(session, job_id)
+    if job is None:
+        return []
+    rows = session.scalars(select(Checkpoint).where(Checkpoint.job_id == job_id).order_by(*FURTHEST)).all()
+    going = [row for row in rows[keep:] if row.step != job.resume_step]
+    for row in going:
+        session.delete(row)
+    session.flush()
+    return [row.uri for row in going]
 
 
 def with_logs(session: Session, before: datetime) -> list[str]:

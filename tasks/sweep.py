@@ -1,4 +1,4 @@
-"""``celora.sweep``: the only one that deletes artifacts: checkpoints, data and logs of jobs that ended long ago.
+"""``celora.sweep``: the only one that deletes artifacts: older checkpoints; data and logs of jobs that ended long ago.
 
 What stays of a job for good is its row, its published adapter, its evaluation and the receipt of its data. The disks of
 the machines are kept by their own workers (``workers.housekeeping``).
@@ -44,7 +44,7 @@ def sweep_artifacts(settings: Settings, database: Database) -> int:
         at = now(session)
         before = at - timedelta(days=days)
         candidates = retention.expired(session, before)
-    freed = 0
+    freed = thin_out(settings, database, artifacts)
     for job_id in candidates:
         with database.transaction() as session:
             ours = retention.let_go(session, job_id, before)
@@ -56,6 +56,31 @@ def sweep_artifacts(settings: Settings, database: Database) -> int:
         freed += _remove(database, artifacts, job_id, logs=True)
     if freed:
         logger.info("%.1f MiB of artifacts were swept", freed / 2**20)
+    return freed
+
+
+def thin_out(settings: Settings, database: Database, artifacts: Artifacts) -> int:
+    """Keep the last checkpoints of each job, ended or not; the older ones only go where those that stay are there.
+
+    Returns:
+        The bytes that became free.
+    """
+    keep = settings.keep_checkpoints
+    with database.session() as session:
+        candidates = retention.crowded(session, keep)
+    freed = 0
+    for job_id in candidates:
+        with database.session() as session:
+            staying = retention.newest(session, job_id, keep)
+        try:
+            if not all(artifacts.committed(uri) for uri in staying):
+                logger.warning("job %s: a newest checkpoint is not where it should be; the older ones stay", job_id)
+                continue
+            with database.transaction() as session:
+                going = retention.supersede(session, job_id, keep)
+            freed += sum(_remove_folder(artifacts, uri) for uri in going)
+        except StorageError as error:
+            logger.warning("the checkpoints of job %s could not all be swept: %s", job_id, error)
     return freed
 
 

@@ -138,6 +138,39 @@ def here(home):
     return House(Artifacts(get_settings().artifacts))
 
 
+def test_a_job_keeps_its_last_checkpoints_and_the_one_it_was_resumed_from(house):
+    house.start("j")
+    house.train("j", 10, 20, 30, 40)
+    house.sweep()
+    assert house.files("j") >= {"attempt-1/checkpoints"}
+    assert kept_steps(house, "j") == [40, 30]
+    house.release("j", 1, worker_id=WORKER, reason=Reason.PREEMPTED)
+    house.train("j", 50, 60, 70)
+    house.sweep()
+    assert kept_steps(house, "j") == [70, 60, 40], "40 is where this attempt began"
+
+
+def test_older_checkpoints_stay_where_a_newer_one_is_not_to_be_found(house):
+    house.start("j")
+    house.train("j", 10, 20, 30)
+    house.artifacts.remove(house.artifacts.uri("jobs", "j", "attempt-1", "checkpoints", "step-30"))
+    house.sweep()
+    with house.database.session() as session:
+        assert sorted(row.step for row in session.query(Checkpoint)) == [10, 20, 30]
+
+
+def kept_steps(house, job_id):
+    """The steps of the job's checkpoints, each of which is in the record and in its place."""
+    with house.database.session() as session:
+        rows = session.query(Checkpoint).filter_by(job_id=job_id).order_by(Checkpoint.step.desc()).all()
+    assert all(house.artifacts.committed(row.uri) for row in rows)
+    folders = [
+        path for path in house.artifacts.list_files(house.artifacts.uri("jobs", job_id)) if "checkpoints" in path
+    ]
+    assert len({path.rsplit("/", 1)[0] for path in folders}) == len(rows)
+    return [row.step for row in rows]
+
+
 def test_of_a_completed_job_the_published_adapter_and_its_evaluation_stay_for_good(house):
     house.start("a")
     house.train("a", 2, 4)

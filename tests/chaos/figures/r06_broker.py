@@ -1,4 +1,7 @@
-"""R6: the broker is killed with all its data, emptied, frozen and cut off, again and again, while jobs run and wait."""
+"""R6: the broker is killed with all its data, emptied, frozen and cut off, again and again, while jobs run and wait.
+
+As in an installation there is a service manager: a process that leaves by itself is started again, and counted.
+"""
 
 import time
 
@@ -25,14 +28,14 @@ def broker(bench):
     bench.dice.shuffle(plan)
     with Valkey(bench.folder / "valkey") as valkey, Cluster(bench.folder / "home", broker_url=valkey.url) as cluster:
         cluster.start(3)
-        ids, starts = [], []
+        ids, starts, restarts = [], [], []
         for number, fault in enumerate(plan, 1):
             top_up(cluster, ids)
             time.sleep(bench.dice.uniform(0.3, 3))
             harm(valkey, fault, bench.dice)
-            starts.append(until_a_stage_starts(cluster))
+            starts.append(until_a_stage_starts(cluster, restarts))
             bench.say(f"{number}/{len(plan)} {fault}: a stage began {starts[-1]:.1f} s after its return")
-        cluster.wait_final(ids, 300)
+        cluster.wait(lambda: all_ended(cluster, ids, restarts), 300, "every job has ended")
         missed = faults(cluster, ids)
         retaken = sum(job["attempt"] - 1 for job in cluster.jobs(ids))
         missed += [f"{retaken} attempts were lost"] if retaken else []
@@ -41,6 +44,7 @@ def broker(bench):
             "faults": len(plan),
             "jobs": len(ids),
             "attempts_lost": retaken,
+            "processes_that_left_and_were_restarted": len(restarts),
             "start_after_return_p50_s": round(sorted(starts)[len(starts) // 2], 1),
             "start_after_return_worst_s": round(max(starts), 1),
         }, missed
@@ -68,11 +72,30 @@ def harm(valkey, fault, dice):
             valkey.drop_clients()
 
 
-def until_a_stage_starts(cluster):
+def until_a_stage_starts(cluster, restarts):
     """Seconds until a worker claims something again."""
     began, before = time.monotonic(), claims(cluster)
-    cluster.wait(lambda: claims(cluster) > before, 2 * STARTS_S, "a stage begins")
+
+    def begins():
+        keep_up(cluster, restarts)
+        return claims(cluster) > before
+
+    cluster.wait(begins, 2 * STARTS_S, "a stage begins")
     return time.monotonic() - began
+
+
+def all_ended(cluster, ids, restarts):
+    """Whether every job is final."""
+    keep_up(cluster, restarts)
+    return all(job["status"] in ("completed", "failed", "cancelled") for job in cluster.jobs(ids))
+
+
+def keep_up(cluster, restarts):
+    """Start again what has left, as systemd, Kubernetes and ``celora node`` do."""
+    for name, process in list(cluster.workers.items()):
+        if process.poll() is not None:
+            restarts.append(f"{name} {process.returncode}")
+            cluster.start_worker("gpu" if name.startswith("cpu-") else name, name)
 
 
 def claims(cluster):
