@@ -10,7 +10,9 @@ tokenizer through ``datasets``, batched, on texts that are rendered already. Rat
 are of the same round, of the wall clock and of the CPU time of all threads and processes, which other work on the
 machine disturbs less. Then one child process prepares a million rows; told are the most memory that it held itself
 (VmHWM of the kernel) and the most that it and its copies held together (their shares of what they share, PSS, looked
-at four times a second). The load average before and after says how quiet the machine was.
+at four times a second). ``dedupe`` is what finding exact and normalised repeats costs by itself, in one process: the
+hashes of rows that are read already, and the look at the hashes. The load average before and after says how quiet the
+machine was.
 
     python benchmarks/prepare.py [--rows N] [--rounds N] [--write]
 """
@@ -76,12 +78,33 @@ def measure(folder: Path, asked: argparse.Namespace) -> dict[str, Any]:
     for kind, (count, length) in kinds.items():
         data = write_rows(folder / f"{kind}.jsonl", words, count, length)
         facts[kind] = rounds(folder, data, count, asked.rounds)
+    facts["dedupe"] = dedupe(words, asked.round_rows, asked.rounds)
     if asked.rows:
         data = write_rows(folder / "many.jsonl", words, asked.rows, SHORT_WORDS)
         facts["many"] = in_child(folder, data)
         rate = facts["many"]["tokens_per_s"] / facts["short"]["raw_tokens_per_s"]
         facts["many"]["rate_of_raw_in_rounds"] = round(rate, 3)
     return facts
+
+
+def dedupe(words: list[str], count: int, number: int) -> dict[str, Any]:
+    """Documents a second of the search for repeats, on rows a tenth of which repeat another one."""
+    from celora.tuning.findings import Notes, normalised, repeats  # noqa: PLC0415  (as above)
+
+    rng = random.Random(7)  # noqa: S311  (dice with a seed)
+    starts = [rng.randrange(len(words) - SHORT_WORDS) for _ in range(count - count // 10)]
+    starts += rng.choices(starts, k=count // 10)
+    said = [[" ".join(words[at : at + SHORT_WORDS]), " ".join(words[at : at + SHORT_WORDS // 2])] for at in starts]
+    took: list[float] = []
+    found = 0
+    for _ in range(number):
+        began, notes = time.process_time(), Notes()
+        for one in said:
+            notes.exact.append(hash(("", "user", "assistant", *one)))
+            notes.normal.append(hash(("", "user", "assistant", *map(normalised, one))))
+        found = repeats(notes).total
+        took.append(time.process_time() - began)
+    return {"rows": count, "repeats": found, "rows_per_cpu_s": round(count / statistics.median(took))}
 
 
 def load() -> list[float]:

@@ -25,7 +25,14 @@ from .patience import PATIENCE_S, Patience
 
 CHUNK_BYTES = 1 << 20
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-EXTRAS = {"s3": "celora[s3]", "s3a": "celora[s3]", "gs": "gcsfs", "gcs": "gcsfs", "az": "adlfs", "abfs": "adlfs"}
+EXTRAS = {
+    "s3": "celora[s3]",
+    "s3a": "celora[s3]",
+    "gs": "celora[gcs]",
+    "gcs": "celora[gcs]",
+    "az": "adlfs",
+    "abfs": "adlfs",
+}
 """What to install for a protocol."""
 
 T = TypeVar("T")
@@ -146,7 +153,7 @@ class Artifacts:
         self._get(uri, path, self._patience.deadline(size))
 
     def _get(self, uri: str, path: Path, deadline: float) -> None:
-        with self._translated(uri), _staged(path) as staged:
+        with self._translated(uri, onto=path), _staged(path) as staged:
             self._patiently(uri, lambda: self._files.get_file(uri, str(staged)), deadline)
 
     def put_folder(self, folder: Path, uri: str) -> None:
@@ -259,7 +266,7 @@ class Artifacts:
         return uri
 
     @contextmanager
-    def _translated(self, uri: str, need: Callable[[], int] | None = None) -> Generator[None]:
+    def _translated(self, uri: str, need: Callable[[], int] | None = None, onto: Path | None = None) -> Generator[None]:
         self._inside(uri)
         self._files.invalidate_cache()  # other processes write here too
         try:
@@ -270,23 +277,23 @@ class Artifacts:
             raise StorageError(f"{uri} is not there ({error.filename or error}).") from error
         except Exception as error:
             if isinstance(error, OSError) and error.errno in FULL:
-                raise self._full(uri, need) from error
+                raise self._full(uri, need, onto) from error
             if self._local and not isinstance(error, OSError):
                 raise
             # An object store's library raises errors of its own.
             hint = "Look at CELORA_ARTIFACT_ROOT and at its credentials." if not self._local else ""
             raise StorageError(f"{uri} can't be reached: {error}.", hint=hint) from error
 
-    def _full(self, uri: str, need: Callable[[], int] | None) -> DiskFullError:
+    def _full(self, uri: str, need: Callable[[], int] | None, onto: Path | None) -> DiskFullError:
         wanted = f", {_mib(need())} needed" if need else ""
-        path = self.local_path(uri)
+        path = onto or self.local_path(uri)
         if path is None:
             return DiskFullError(f"no space left for {uri}{wanted}.", hint="Free space there.")
         there = next(folder for folder in path.parents if folder.exists())
         free = shutil.disk_usage(there).free
         return DiskFullError(
             f"no space left for {path}{wanted}, {_mib(free)} free.",
-            hint=f"Free space below {there}, or set CELORA_ARTIFACT_ROOT to another place.",
+            hint=f"Free space below {there}, or set {'CELORA_HOME' if onto else 'CELORA_ARTIFACT_ROOT'} to another place.",
         )
 
 

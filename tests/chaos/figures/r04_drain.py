@@ -106,7 +106,7 @@ def real(bench):
 
         def start(kind, name):
             options = {"control": ["-Q", "celora", "-c", "2"], "prep": ["-Q", "prep", "-c", "1"]}.get(
-                kind, ["--gpu", name.rsplit("-", 1)[1]]
+                kind, ["--gpu", name[-1]]
             )
             named = [] if kind == "gpu" else ["-n", f"{name}@%h"]
             command = [sys.executable, "-m", "celery", "-A", "celora.workers", "worker", *named, *options]

@@ -37,12 +37,13 @@ HALF_WRITTEN = (".tmp-*", "*.partial", ".staged*", "*.sources")
 @figure(
     "R14",
     "A full disk says where, and spares what is there",
-    "at each of 15 places: a clear error that names the path, nothing half-written left, the older checkpoint goes on",
+    "at each of 16 places: a clear error that names the path, nothing half-written left, the older checkpoint goes on",
 )
 def disk_full(bench):
     with Forge(bench.folder / "forge") as forge:
         places = Places(bench, forge)
         cases = {f"checkpoint: {name}": (places.checkpoint, name) for name in CHECKPOINT[1:4] + CHECKPOINT[-2:]} | {
+            "checkpoint whose size is known": (places.foreseen,),
             "checkpoint of a drain": (places.drain,),
             "finished adapter": (places.adapter,),
             "log": (places.log,),
@@ -76,8 +77,15 @@ class Places:
         self.adapter_dir = calm.folder / "attempt-1" / "adapter"
 
     def checkpoint(self, name):
-        """The file of a checkpoint that no longer fits; three misses in a row end the run."""
-        return self.training(self.before(CHECKPOINT, name), steps=5, newest=2)
+        """The file of a checkpoint that no longer fits; three misses in a row end the run.
+
+        A second attempt meets it: a process that has saved before knows the size and does not even begin.
+        """
+        return self.training(self.before(CHECKPOINT, name), steps=3, newest=2, drained_at=2)
+
+    def foreseen(self):
+        """The size is known from the last save."""
+        return self.training(0, steps=5, newest=2)
 
     def drain(self):
         """A drain has nothing but its checkpoint: the first miss ends it."""
@@ -87,9 +95,11 @@ class Places:
         """All steps done, and no room for the result."""
         return self.training(0, steps=STEPS, newest=6, at=STEPS, save_steps=3)
 
-    def training(self, leave, *, steps, newest, at=3, stop=False, **recipe):
+    def training(self, leave, *, steps, newest, at=3, stop=False, drained_at=None, **recipe):
         with self.disk(4 * 2**20) as disk:
             job = Job(disk, train_request(self.data, disk, **self.recipe | recipe))
+            if drained_at:
+                self.forge.run(job.next(), at={"event": "progress", "step": drained_at, "stop": True})
             happens = {"event": "progress", "step": at, "stop": stop, **self.full(disk, leave)}
             answer = self.forge.run(job.next(), at=happens)
             faults = self.check(answer.error, disk) + leftovers(disk)

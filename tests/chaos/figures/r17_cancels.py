@@ -23,7 +23,7 @@ TOGETHER = 6
 def cancels(bench):
     missed, seconds, met, ids = [], [], Counter(), []
     with (
-        installation(bench.folder, gpus=3, settings={"CHAOS_STAGE_S": "0.5"}) as cluster,
+        installation(bench.folder, gpus=3, settings={"CHAOS_STAGE_S": "0.15"}) as cluster,
         Door(cluster) as door,
     ):
         while len(ids) < CANCELS:
