@@ -14,7 +14,23 @@ import typer
 from typer.core import TyperGroup
 
 from ..settings.errors import CeloraError, DiskFullError, StorageError
-from . import adapters, bases, data, datasets, demo, guide, jobs, node, operations, secret, submit
+from . import (
+    adapters,
+    alive,
+    bases,
+    data,
+    datasets,
+    demo,
+    guide,
+    jobs,
+    metrics,
+    migrate_data,
+    node,
+    operations,
+    run_job,
+    secret,
+    submit,
+)
 
 INTERRUPTED = 130
 INTERNAL = 70
@@ -97,6 +113,7 @@ RUN, JOBS, RESULTS, INSTALLATION = "Run it", "Jobs", "What came out", "The insta
 app.command(rich_help_panel=RUN)(demo.demo)
 app.command(rich_help_panel=RUN)(node.up)
 app.command(rich_help_panel=RUN)(node.node)
+app.command(rich_help_panel=RUN)(run_job.run_job)
 app.command("submit", rich_help_panel=JOBS, context_settings={"ignore_unknown_options": True})(submit.submit)
 app.command("check", rich_help_panel=JOBS, context_settings={"ignore_unknown_options": True})(data.check)
 app.command(rich_help_panel=JOBS)(jobs.status)
@@ -118,6 +135,9 @@ app.command(rich_help_panel=INSTALLATION)(operations.drain)
 app.command(rich_help_panel=INSTALLATION)(operations.cordon)
 app.command(rich_help_panel=INSTALLATION)(operations.uncordon)
 app.command(rich_help_panel=INSTALLATION)(node.migrate)
+app.command(rich_help_panel=INSTALLATION)(migrate_data.migrate_data)
+app.command(rich_help_panel=INSTALLATION)(alive.alive)
+app.command(rich_help_panel=INSTALLATION)(metrics.metrics)
 app.add_typer(bases.app, name="bases", rich_help_panel=INSTALLATION)
 app.add_typer(secret.app, name="secret", rich_help_panel=INSTALLATION)
 app.command(rich_help_panel=RUN)(guide.guide)

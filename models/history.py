@@ -157,7 +157,7 @@ def queues(session: Session) -> list[dict[str, Any]]:
     waiting, taken, running = dict.fromkeys(slots, 0), dict.fromkeys(slots, 0), dict.fromkeys(slots, 0)
     unfinished = select(Job.status, Job.stage, Job.gpu, Job.queue).where(Job.status.in_((Status.PENDING, *ACTIVE)))
     for status, stage, gpu, queue in session.execute(unfinished):
-        name = queue if status in ACTIVE and queue else _queue_to_be(stage, gpu, auto)
+        name = queue if status in ACTIVE and queue else queue_to_be(stage, gpu, auto)
         counted = running if status is Status.RUNNING else waiting
         counted[name] = counted.get(name, 0) + 1
         taken[name] = taken.get(name, 0) + (status in ACTIVE)
@@ -241,7 +241,8 @@ def _share(trained: dict[str, Any]) -> float | None:
     return trainable / every if trainable is not None and every else None
 
 
-def _queue_to_be(stage: Stage, gpu: str, auto: str) -> str:
+def queue_to_be(stage: Stage, gpu: str, auto: str) -> str:
+    """The queue that a pending job will go to; ``auto`` stands for the GPU type that is not chosen yet."""
     if stage.on_gpu:
         return auto if gpu == "auto" else GPU_QUEUES + gpu
     return PREP_QUEUE if stage is Stage.PREPARE else CONTROL_QUEUE

@@ -49,10 +49,12 @@ class Holding:
     Attributes:
         tenant: Who pays.
         gpu_type: Whose slot; None for a prep slot.
+        outside: Whether the slot is no worker's (``celora run-job``): it counts for the tenant alone.
     """
 
     tenant: str
     gpu_type: str | None
+    outside: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,7 +170,10 @@ class _Board:
         self.held_by: dict[str, int] = {}
         self.ahead: dict[str | None, int] = {}
         for holding in holdings:
-            self._take(holding.tenant, holding.gpu_type)
+            if not holding.outside:
+                self._take(holding.tenant, holding.gpu_type)
+            elif holding.gpu_type is not None:
+                self.held_by[holding.tenant] = self.held_by.get(holding.tenant, 0) + 1
 
     def place(self, job: Waiting) -> tuple[Release | None, str]:
         """A slot for the job, or the reason why it gets none."""

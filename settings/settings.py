@@ -1,7 +1,8 @@
 """The settings of an installation: one typed object, built at the edge.
 
-Order: environment ``CELORA_*``, then ``CELORA_HOME/celora.env`` (written by ``celora up``, so that a program on the
-same machine finds the running installation), then ``CELORA_HOME/celora.toml``, then defaults that work on one machine.
+Order: environment ``CELORA_*``, then the files of ``CELORA_SECRETS_DIR`` (a container's mounted secrets, each named as
+its variable), then ``CELORA_HOME/celora.env`` (written by ``celora up``, so that a program on the same machine finds
+the running installation), then ``CELORA_HOME/celora.toml``, then defaults that work on one machine.
 """
 
 import os
@@ -10,7 +11,13 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import Field, ValidationError
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SecretsSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
 
 from .errors import SettingsError
 
@@ -18,6 +25,22 @@ from .errors import SettingsError
 def home_directory() -> Path:
     """Where all local data lies: ``CELORA_HOME``, or ``~/.celora``."""
     return Path(os.environ.get("CELORA_HOME") or Path.home() / ".celora").expanduser().absolute()
+
+
+def secrets_directory() -> Path | None:
+    """Where settings may lie as files, one each, named ``celora_database_url`` and so on; None unless it is set.
+
+    Raises:
+        SettingsError: ``CELORA_SECRETS_DIR`` names no folder: what should be secret would silently be a default.
+    """
+    named = os.environ.get("CELORA_SECRETS_DIR")
+    if not named:
+        return None
+    if not Path(named).is_dir():
+        raise SettingsError(
+            f"CELORA_SECRETS_DIR is {named}, which is no folder.", hint="Mount the secrets there, or unset it."
+        )
+    return Path(named)
 
 
 class GpuOverride(BaseSettings):
@@ -134,9 +157,10 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003  (the signature is pydantic's)
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Environment first, then celora.env, then celora.toml."""
+        """Environment first, then the secrets' files, then celora.env, then celora.toml."""
         toml = TomlConfigSettingsSource(settings_cls, toml_file=home_directory() / "celora.toml")
-        return init_settings, env_settings, dotenv_settings, toml
+        files = [SecretsSettingsSource(settings_cls, secrets_dir=folder)] if (folder := secrets_directory()) else []
+        return init_settings, env_settings, *files, dotenv_settings, toml
 
     @property
     def database(self) -> str:

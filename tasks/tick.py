@@ -17,7 +17,7 @@ from ..scheduling.policy import Decision, Holding, Node, Waiting, decide
 from ..settings.failpoints import hit
 from ..settings.gpus import gpu_catalogue
 from ..settings.settings import Settings, get_settings
-from ..workers import announce
+from ..workers import announce, queues
 from ..workers.sending import PATIENT_S, attempt, heard
 from .base import task
 from .pipeline import Sending, queue_of, send
@@ -106,7 +106,11 @@ def _decide(session: Session, settings: Settings) -> Decision:
         if job.id not in resting
     ]
     holding = [
-        Holding(tenant=job.tenant, gpu_type=job.gpu_type if job.stage.on_gpu else None)
+        Holding(
+            tenant=job.tenant,
+            gpu_type=job.gpu_type if job.stage.on_gpu else None,
+            outside=job.queue == queues.FOREGROUND,
+        )
         for job in session.scalars(
             select(Job).where(Job.status.in_((Status.QUEUED, Status.RUNNING)), Job.stage != Stage.PUBLISH)
         )

@@ -16,7 +16,7 @@ from celora.models.database import Database
 from celora.models.tables import Table
 from celora.settings.settings import get_settings
 
-sys.path.insert(0, str(Path(__file__).parent))  # so that the modules of the chaos harness are ``chaos.NAME``
+sys.path.insert(0, str(Path(__file__).parent))  # so that ``chaos.NAME`` and ``records`` are modules
 
 
 @pytest.fixture
@@ -96,6 +96,15 @@ def database(request, _records):
     with record.transaction() as session:  # quicker than a database for each test
         for table in reversed(Table.metadata.sorted_tables):
             session.execute(table.delete())
+
+
+@pytest.fixture
+def busy_record(database):
+    """A record in which something of every kind has happened: ``records.fill`` says what."""
+    from records import fill
+
+    fill(database)
+    return database
 
 
 @pytest.fixture

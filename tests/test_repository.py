@@ -183,6 +183,8 @@ def settings_page():
     lines += [
         "",
         "`CELORA_FLOWER_AUTH` (`user:password`) is read by `flower/flowerconfig.py` alone.",
+        "`CELORA_SECRETS_DIR` names a folder of files, one a setting (`celora_database_url`), such as a container's",
+        "mounted secrets; the environment wins over them.",
         "",
         "## Of a job",
         "",
@@ -253,7 +255,8 @@ def celora_commands():
 @pytest.mark.parametrize("page", documents(), ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_every_celora_command_in_a_document_exists(page):
     known = celora_commands()
-    named = re.findall(r"(?:`|^\s{4})celora ([a-z][a-z ]*[a-z])", page.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    shown = r"(?:`|^\s{4})celora ([a-z][a-z-]*(?: [a-z]+)*)"
+    named = re.findall(shown, page.read_text(encoding="utf-8"), flags=re.MULTILINE)
     for words in named:
         first, *rest = words.split()
         assert first in known, f"celora {first}"

@@ -6,6 +6,7 @@ returns becomes the job's by one guarded update; a worker that was fenced meanwh
 
 import logging
 import os
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -33,6 +34,8 @@ from .progress import Progress
 from .supervisor import Cancelled, Drained, Limits, Lost, supervise
 
 logger = logging.getLogger(__name__)
+
+_leaving = threading.Event()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +73,7 @@ class Held:
 
     def draining(self) -> bool:
         """Whether this worker is leaving."""
-        return self._markers.drain(os.getppid()).exists()
+        return _leaving.is_set() or self._markers.drain(os.getppid()).exists()
 
     @property
     def _markers(self) -> Markers:
@@ -101,6 +104,11 @@ class Held:
         finally:
             progress.flush()
             self.places.keep_log(self.job.stage)
+
+
+def leave() -> None:
+    """Give back what this process carries, at its next checkpoint; for one that is no worker's child (``run-job``)."""
+    _leaving.set()
 
 
 Work = Callable[[Held], dict[str, Any]]

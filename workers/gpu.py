@@ -138,3 +138,55 @@ def _nvml() -> Any:
             ) from error
         return None
     return nvml
+
+
+@dataclass(frozen=True, kw_only=True)
+class Load:
+    """How busy a device is at this moment.
+
+    Attributes:
+        uuid: NVML's.
+        gpu_type: The catalogue's name of its type.
+        memory_bytes: Its memory.
+        used_bytes: What of it is taken, by whomever.
+        utilisation: Of 100, over NVML's last sample period; None where the device does not tell.
+    """
+
+    uuid: str
+    gpu_type: str
+    memory_bytes: int
+    used_bytes: int
+    utilisation: int | None
+
+
+def loads(types: Mapping[str, GpuType]) -> list[Load]:
+    """How busy each GPU of this machine is; an empty list where there is none.
+
+    Raises:
+        UnavailableError: There is an NVIDIA driver and it does not answer.
+    """
+    nvml = _nvml()
+    if nvml is None:
+        return []
+    try:
+        return [_load(nvml, index, types) for index in range(nvml.nvmlDeviceGetCount())]
+    except nvml.NVMLError as error:
+        raise UnavailableError(f"NVML does not answer ({error}).", hint="Run `nvidia-smi`.") from error
+    finally:
+        nvml.nvmlShutdown()
+
+
+def _load(nvml: Any, index: int, types: Mapping[str, GpuType]) -> Load:
+    known, handle = _device(nvml, index, types), nvml.nvmlDeviceGetHandleByIndex(index)
+    try:
+        utilisation = int(nvml.nvmlDeviceGetUtilizationRates(handle).gpu)
+    except nvml.NVMLError_NotSupported:  # a slice of a device
+        utilisation = None
+    used_bytes = int(nvml.nvmlDeviceGetMemoryInfo(handle).used)
+    return Load(
+        uuid=known.uuid,
+        gpu_type=known.gpu_type,
+        memory_bytes=known.memory_bytes,
+        used_bytes=used_bytes,
+        utilisation=utilisation,
+    )

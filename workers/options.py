@@ -13,7 +13,7 @@ from celery import Celery
 from ..settings.errors import CeloraError
 from ..settings.gpus import gpu_catalogue
 from ..settings.settings import get_settings
-from .gpu import device
+from .gpu import Device, device
 from .queues import gpu_queue
 
 PINNED = "CELORA_PINNED_DEVICE"
@@ -41,15 +41,32 @@ def pinned_device() -> tuple[str, int, str] | None:
     return (gpu_type, int(index), uuid) if gpu_type else None
 
 
+def pin(index: int, *, alone: bool = False) -> Device:
+    """Pin this process, and what it starts, to the machine's device with this number.
+
+    Args:
+        index: The device's number on this machine.
+        alone: Whether no library of this process can have looked at the devices yet, so that it may go on as it is.
+
+    Raises:
+        SettingsError: There is no such device, or the catalogue does not know it.
+        UnavailableError: Its driver does not answer.
+    """
+    found = device(index, gpu_catalogue(get_settings().gpus))
+    os.environ[PINNED] = f"{found.gpu_type}:{found.index}:{found.uuid}"
+    if alone and found.uuid:
+        os.environ["CUDA_VISIBLE_DEVICES"] = found.uuid
+    return found
+
+
 def _pin(context: click.Context, _option: click.Parameter, index: int | None) -> int | None:
     if index is None:
         os.environ.pop(PINNED, None)
         return None
     try:
-        found = device(index, gpu_catalogue(get_settings().gpus))
+        found = pin(index)
     except CeloraError as error:
         raise click.ClickException(str(error)) from error
-    os.environ[PINNED] = f"{found.gpu_type}:{found.index}:{found.uuid}"
     if found.uuid and os.environ.get("CUDA_VISIBLE_DEVICES") != found.uuid:
         os.environ["CUDA_VISIBLE_DEVICES"] = found.uuid
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606  (the same program again, pinned)

@@ -13,6 +13,8 @@ from ..settings.gpus import GpuType
 
 ENTRY = "celora"
 PREP = "prep"
+FOREGROUND = "run-job"
+"""No queue: what the record says of a job that ``celora run-job`` carries without a message."""
 
 
 def gpu_queue(gpu_type: str) -> str:

@@ -1,0 +1,58 @@
+"""``celora metrics``: the installation's figures for Prometheus, over HTTP."""
+
+import logging
+import sys
+import threading
+from importlib.util import find_spec
+from typing import Annotated
+
+import typer
+
+from ..models.database import get_database
+from ..settings.errors import UnavailableError
+from ..settings.settings import get_settings
+from .node import until_interrupted
+
+PORT = 9808
+FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+
+
+def metrics(
+    *,
+    address: Annotated[str, typer.Option(help="Where to listen; this machine alone unless set.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, help="On which port; 0 takes a free one.")] = PORT,
+    once: Annotated[bool, typer.Option("--once", help="Print the figures and leave.")] = False,
+) -> None:
+    """Serve jobs, queues, leases, workers, speed and money as Prometheus metrics, from the record, until Ctrl-C.
+
+    One for an installation is enough. It asks for no password, so open its port to your Prometheus alone.
+
+    Example: `celora metrics --port 9808`
+    """
+    if find_spec("prometheus_client") is None:
+        raise UnavailableError(
+            "Prometheus' client library is not installed.", hint='Run `pip install "celora[metrics]"`.'
+        )
+    from prometheus_client import CollectorRegistry, generate_latest, start_http_server  # noqa: PLC0415  (an extra)
+
+    from ..workers.exporter import Exporter  # noqa: PLC0415  (the same)
+
+    logging.basicConfig(level=logging.INFO, format=FORMAT, stream=sys.stderr, force=True)
+    database = get_database()
+    database.require_schema()
+    registry = CollectorRegistry(auto_describe=False)
+    exporter = Exporter(database, get_settings())
+    exporter.catch_up()
+    registry.register(exporter)
+    if once:
+        typer.echo(generate_latest(registry).decode(), nl=False)
+        return
+    with until_interrupted():
+        server, thread = start_http_server(port, addr=address, registry=registry)
+        typer.echo(f"http://{address}:{server.server_port}/metrics", err=True)
+        try:
+            threading.Event().wait()
+        except KeyboardInterrupt:
+            server.shutdown()
+            server.server_close()
+            thread.join()

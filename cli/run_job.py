@@ -1,0 +1,43 @@
+"""``celora run-job``: one job in the foreground, for clusters that queue jobs themselves."""
+
+import logging
+import signal
+import sys
+import threading
+from typing import Annotated, Any
+
+import typer
+
+from ..models.database import get_database
+from ..settings.settings import get_settings
+from .jobs import JobId
+
+FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+
+
+def run_job(
+    job_id: JobId, *, gpu: Annotated[int, typer.Option(help="Use the machine's GPU with this number.")] = 0
+) -> None:
+    """Carry one job in this process, from where it stands to its end, and say by the exit code how it ended.
+
+    0: completed. 64 to 77: it failed, by the kind of error. 75: this process was asked to leave (SIGTERM), the job was
+    given back with a checkpoint; run it again. 130: it was cancelled.
+
+    Example: `celora run-job 019a…`
+    """
+    from ..tasks import foreground  # noqa: PLC0415  (Celery takes a third of a second to import)
+    from ..workers import carry, options  # noqa: PLC0415  (the same)
+
+    logging.basicConfig(level=logging.INFO, format=FORMAT, stream=sys.stderr, force=True)
+    leaving = threading.Event()
+
+    def leave(_number: int, _frame: Any) -> None:
+        leaving.set()
+        carry.leave()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, leave)
+    database = get_database()
+    database.require_schema()
+    device = options.pin(gpu, alone=True)
+    raise typer.Exit(foreground.run(database, get_settings(), job_id, device, leaving))

@@ -1,0 +1,97 @@
+"""Copies a whole record into an empty one of the other kind: from SQLite, which one host outgrew, to PostgreSQL.
+
+Unusual: rows are copied as the tables type them, not as text, so that times keep their zone and JSON its meaning; both
+ends are one transaction, so the target has either everything, counted, or nothing.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from sqlalchemy import Connection, Integer, Table, func, insert, select, text
+
+from ..settings.errors import SettingsError, StorageError
+from .database import Database, take_write_lock
+from .tables import Table as Record
+from .tables import Worker
+
+PAGE = 1_000
+
+
+def copy(source: Database, target: Database, told: Callable[[str, int], None] = lambda _table, _rows: None) -> int:
+    """Copy every row of every table, in an order that keeps references whole.
+
+    Args:
+        source: A record of this program's version that nobody works on.
+        target: An empty one; its tables are made.
+        told: Called with each table's name and number of rows.
+
+    Returns:
+        How many rows were copied.
+
+    Raises:
+        SettingsError: The two are one, a worker still works on the source, or the target has rows already.
+        StorageError: After the copy the target does not have as many rows as the source.
+    """
+    if source.url == target.url:
+        raise SettingsError("a record can't be copied into itself.", hint="Name two databases.")
+    source.require_schema()
+    target.migrate()
+    total = 0
+    with source.engine.connect() as reading, target.engine.begin() as writing:
+        reading.begin()
+        if reading.dialect.name == "sqlite":
+            take_write_lock(reading)
+        else:
+            reading.execute(text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ"))
+        if writing.dialect.name == "sqlite":
+            take_write_lock(writing)
+        _check(reading, writing, source, target)
+        for table in Record.metadata.sorted_tables:
+            rows = _copy_table(reading, writing, table)
+            _advance_sequence(writing, table)
+            told(table.name, rows)
+            total += rows
+        reading.rollback()
+    return total
+
+
+def _check(reading: Connection, writing: Connection, source: Database, target: Database) -> None:
+    online = list(reading.scalars(select(Worker.id).where(Worker.status != "offline").order_by(Worker.id)))
+    if online:
+        raise SettingsError(
+            f"{', '.join(online[:3])} {'and more ' if len(online) > 3 else ''}still work on {source.shown}.",  # noqa: PLR2004  (three are shown)
+            hint="Stop celora first; a worker that was killed counts as stopped a few minutes later.",
+        )
+    for table in Record.metadata.sorted_tables:
+        if writing.scalar(select(func.count()).select_from(table)):
+            raise SettingsError(
+                f"{target.shown} is not empty: there are rows in its table {table.name}.",
+                hint="Name a new database; nothing is ever merged.",
+            )
+
+
+def _copy_table(reading: Connection, writing: Connection, table: Table) -> int:
+    rows = reading.execution_options(yield_per=PAGE).execute(select(table).order_by(*table.primary_key))
+    copied = 0
+    for page in rows.mappings().partitions(PAGE):
+        writing.execute(insert(table), [dict(row) for row in page])
+        copied += len(page)
+    there = writing.scalar(select(func.count()).select_from(table)) or 0
+    expected = reading.scalar(select(func.count()).select_from(table)) or 0
+    if not copied == there == expected:
+        raise StorageError(
+            f"table {table.name}: {expected} rows were to be copied, {copied} were read and {there} arrived.",
+            hint="Nothing was changed; look at both databases and try again.",
+        )
+    return copied
+
+
+def _advance_sequence(writing: Connection, table: Table) -> None:
+    """PostgreSQL numbers new rows by a sequence, which knows nothing of rows that brought their number."""
+    column: Any = table.autoincrement_column
+    if writing.dialect.name != "postgresql" or column is None or not isinstance(column.type, Integer):
+        return
+    sequence = writing.scalar(select(func.pg_get_serial_sequence(table.name, column.name)))
+    last = writing.scalar(select(func.max(column)))
+    if sequence is not None and last is not None:
+        writing.execute(select(func.setval(sequence, last)))
