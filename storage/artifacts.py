@@ -291,9 +291,10 @@ class Artifacts:
             return DiskFullError(f"no space left for {uri}{wanted}.", hint="Free space there.")
         there = next(folder for folder in path.parents if folder.exists())
         free = shutil.disk_usage(there).free
+        setting = "CELORA_HOME" if onto else "CELORA_ARTIFACT_ROOT"
         return DiskFullError(
             f"no space left for {path}{wanted}, {_mib(free)} free.",
-            hint=f"Free space below {there}, or set {'CELORA_HOME' if onto else 'CELORA_ARTIFACT_ROOT'} to another place.",
+            hint=f"Free space below {there}, or set {setting} to another place.",
         )
 
 

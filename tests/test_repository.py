@@ -120,6 +120,8 @@ FORBIDDEN_ARGUMENTS = {"shell": True, "trust_remote_code": True, "allow_pickle":
 LOADERS = {"from_pretrained"}
 MAY_LOAD = {"tuning/conversion.py", "tuning/quantized.py", "tuning/tokenizer.py", "tuning/verification.py"}
 """The only modules that may read a model, a tokenizer or an adapter."""
+MAY_READ_STATES = "tuning/torch_files.py"
+"""The only module that may read torch's own format: states of checkpoints that we wrote."""
 
 
 def dotted(node):
@@ -137,7 +139,7 @@ def test_nothing_calls_what_is_forbidden():
             if not isinstance(node, ast.Call):
                 continue
             name = dotted(node.func)
-            if name in FORBIDDEN:
+            if name in FORBIDDEN and (name, path.as_posix()) != ("torch.load", MAY_READ_STATES):
                 found.append(f"{path}:{node.lineno} {name} {FORBIDDEN[name]}")
             if name.rpartition(".")[2] in LOADERS and path.as_posix() not in MAY_LOAD:
                 found.append(f"{path}:{node.lineno} {name}: only {', '.join(sorted(MAY_LOAD))} may load a model")

@@ -12,8 +12,7 @@ from typing import Any, cast
 
 from .faults import Fault, Where
 from .fields import as_text, count_keys, fields, items, kind, require_words
-from .rows import Message, Row
-from .spool import Said
+from .rows import Message, Row, Said
 from .strict_json import has_keys, parse, parse_value, quick
 
 ROLES = ("system", "user", "assistant", "tool")

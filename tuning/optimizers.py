@@ -15,6 +15,8 @@ from typing import Any
 
 import torch
 
+from .torch_files import load_state
+
 ROWS, COLUMNS = 128, 64
 """bitsandbytes keeps the moments of parameters below 4096 numbers in 32 bits."""
 
@@ -77,4 +79,4 @@ def _through_a_file(state: dict[str, Any], device: str) -> dict[str, Any]:
     file = io.BytesIO()
     torch.save(state, file)
     file.seek(0)
-    return torch.load(file, map_location=device, weights_only=True)
+    return load_state(file, device)

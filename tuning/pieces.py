@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from .faults import BadLine, BadLines
 from .masks import Span, trained_ranges
 from .receipt import KEPT_LINES, SetFacts
-from .rows import Row
+from .rows import Row, Said, Turns
 from .shapes import Shapes
-from .spool import Said, Spool, Turns, row_of
+from .spool import Spool, row_of
 from .templates import ChatTemplate, Rendered, TemplateRefusalError, backend
 from .token_bytes import Ranges, TokenBytes
 

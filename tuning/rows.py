@@ -75,3 +75,10 @@ class Unpaired:
 
 
 Example = Row | Preference | Unpaired
+
+
+Turns = tuple[tuple[str, ...], tuple[int, ...]]
+"""The roles and weights of a row's messages."""
+
+Said = tuple[Turns, list[str]]
+"""A row of roles and words alone."""

@@ -46,6 +46,7 @@ from .course import Course, Step
 from .loss import IGNORED, eval_loss, evaluating, summed_loss
 from .prepared import PreparedSet
 from .recipe import ResolvedRecipe
+from .torch_files import load_state
 
 SAMPLES = 2
 SAMPLE_TOKENS = 48
@@ -319,7 +320,7 @@ class _Trainer(SFTTrainer):
         if not self.fresh_optimizer or checkpoint is None:
             super()._load_optimizer_and_scheduler(checkpoint)
             return
-        state = torch.load(Path(checkpoint) / "scheduler.pt", map_location="cpu", weights_only=True)
+        state = load_state(Path(checkpoint) / "scheduler.pt", "cpu")
         schedule: Any = self.lr_scheduler
         schedule.load_state_dict(state)
 

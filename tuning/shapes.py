@@ -21,7 +21,8 @@ from jinja2 import nodes
 from . import limits
 from .formats import Row
 from .masks import Span
-from .spool import Turns, row_of
+from .rows import Turns
+from .spool import row_of
 from .templates import ChatTemplate, Rendered, TemplateRefusalError, system_folded
 
 _OPEN, _CLOSE = "\ue0a3", "\ue0a4"

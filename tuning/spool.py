@@ -20,7 +20,7 @@ from typing import IO, Any, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from .rows import Row
+from .rows import Row, Said, Turns
 
 _encode = json.JSONEncoder(ensure_ascii=False, check_circular=False, separators=(",", ":")).encode
 _names = tuple(field.name for field in fields(Row) if field.name != "line")
@@ -30,12 +30,6 @@ _USUAL = _rest(Row([], [], 0))
 _BREAK, _END = "\0", b"\0"
 _AS_JSON = -1
 READ_BYTES = 1 << 20
-
-Turns = tuple[tuple[str, ...], tuple[int, ...]]
-"""The roles and weights of a row's messages."""
-
-Said = tuple[Turns, list[str]]
-"""A row of roles and words alone."""
 
 
 @dataclass(frozen=True, slots=True)

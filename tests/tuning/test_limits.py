@@ -39,11 +39,11 @@ def refusal(tmp_path):
 
 @pytest.fixture
 def request_of(tmp_path, tmp_path_factory):
-    def make(base=None, rows=50, words="", **limits):
+    def make(base=None, rows=50, words="", threads=1, **limits):
         row = json.dumps({"prompt": f"how many? {words}", "completion": "many"})
         (tmp_path / "train.jsonl").write_text((row + "\n") * rows)
-        shared = {"job": "job", "attempt": 1, "cache_dir": str(tmp_path_factory.getbasetemp() / "cache"), "threads": 1}
-        shared |= {"dataset": str(tmp_path / "train.jsonl"), "limits": Limits(**limits)}
+        shared = {"job": "job", "attempt": 1, "cache_dir": str(tmp_path_factory.getbasetemp() / "cache")}
+        shared |= {"threads": threads, "dataset": str(tmp_path / "train.jsonl"), "limits": Limits(**limits)}
         if base is None:
             return IndexRequest(out_file=str(tmp_path / "rows.hash"), **shared)
         return PrepareRequest(
@@ -66,6 +66,27 @@ def test_a_template_that_does_not_end_is_ended_and_named(bare_base, request_of, 
     error = refusal(request_of(bare_base(template + GOOD), memory_bytes=2**29, render_s=1))
     assert re.search(says, error["message"]), error
     assert "template" in error["message"] + error["hint"]
+
+
+@pytest.mark.parametrize(
+    ("template", "says"),
+    [(LOOP, "did not finish one conversation within 2 s"), (MEMORY, "needs more memory")],
+    ids=["loops", "fills the memory"],
+)
+def test_a_row_at_which_a_template_does_not_end_is_met_by_a_copy_and_named_here(
+    bare_base, request_of, refusal, template, says
+):
+    ends = bare_base("{% if 'trap' in messages[0]['content'] %}" + template + "{% endif %}" + GOOD)
+    request = request_of(ends, rows=20_000, words="w" * 60, threads=2, memory_bytes=2**29, render_s=2)
+    with Path(request.dataset).open("a") as file:
+        file.write('{"prompt": "a trap", "completion": "snap"}\n')
+    error = refusal(request)
+    assert re.search(says, error["message"]), error
+
+
+def test_cpu_time_of_copies_is_limited_too(request_of, bare_base, refusal):
+    error = refusal(request_of(bare_base(GOOD), rows=300_000, threads=2, cpu_s=4))
+    assert "more than 4 s of CPU time" in error["message"]
 
 
 def test_cpu_time_is_limited(request_of, refusal):
