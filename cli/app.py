@@ -14,7 +14,7 @@ import typer
 from typer.core import TyperGroup
 
 from ..settings.errors import CeloraError, DiskFullError, StorageError
-from . import adapters, bases, data, datasets, demo, guide, jobs, node, secret, submit
+from . import adapters, bases, champion, compare, data, datasets, demo, guide, jobs, node, schedule, secret, submit
 
 INTERRUPTED = 130
 INTERNAL = 70
@@ -106,9 +106,13 @@ app.command(rich_help_panel=JOBS)(jobs.logs)
 app.command(rich_help_panel=JOBS)(jobs.cancel)
 app.command(rich_help_panel=JOBS)(jobs.evaluate)
 app.add_typer(datasets.app, name="datasets", rich_help_panel=JOBS)
+app.add_typer(schedule.app, name="schedule", rich_help_panel=JOBS)
 app.command(rich_help_panel=RESULTS)(adapters.adapters)
 app.command(rich_help_panel=RESULTS)(adapters.pull)
 app.command(rich_help_panel=RESULTS)(adapters.generate)
+app.command(rich_help_panel=RESULTS)(compare.compare)
+app.command(rich_help_panel=RESULTS)(compare.rate)
+app.add_typer(champion.app, name="champion", rich_help_panel=RESULTS)
 app.command(rich_help_panel=INSTALLATION)(node.workers)
 app.command(rich_help_panel=INSTALLATION)(node.queues)
 app.command(rich_help_panel=INSTALLATION)(node.migrate)

@@ -12,7 +12,7 @@ from sqlalchemy import func, or_, select, tuple_
 from sqlalchemy.orm import Session, defer
 
 from ..settings.errors import NotFoundError
-from . import datasets
+from . import datasets, ratings
 from .database import now
 from .states import Stage, Status
 from .tables import Adapter, Announcement, Checkpoint, Event, Job, MetricPoint, Table, Worker
@@ -55,7 +55,8 @@ def job_summary(session: Session, job_id: str, tenant: str | None = None) -> dic
 
     Beside the row's own columns: ``base_model``, ``adapter`` (URI), ``worker``, ``phase``, ``loss``, ``tokens_per_s``,
     ``eta_s``, ``progress``, ``trainable_parameters``, ``trainable_share``, ``stage_seconds`` (summed over attempts),
-    ``datasets`` (name, version and sha256 of what it saw, by role), ``evaluation`` and ``summary``.
+    ``datasets`` (name, version and sha256 of what it saw, by role), ``preference`` (people's, by rival), ``evaluation``
+    and ``summary``.
 
     Raises:
         NotFoundError: There is no such job, or the beginning of an id fits several.
@@ -73,6 +74,7 @@ def job_summary(session: Session, job_id: str, tenant: str | None = None) -> dic
         "trainable_parameters": trained.get("trainable_parameters"),
         "trainable_share": _share(trained),
         "datasets": datasets.seen_by(session, job.id),
+        "preference": ratings.of_job(session, job.tenant, job.id),
         "evaluation": job.evaluation,
         "summary": job.summary,
     }

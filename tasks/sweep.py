@@ -9,6 +9,7 @@ from ..models.tables import Job
 from ..settings.settings import get_settings
 from ..tuning import reuse
 from ..workers.markers import Markers
+from . import champions
 from .base import task
 
 logger = logging.getLogger(__name__)
@@ -21,6 +22,7 @@ def sweep(self: Any) -> None:  # noqa: ARG001  (Celery binds every task)
     Markers(settings.home / "run").sweep()
     if gone := reuse.sweep(settings.cache, settings.keep_prepared_days):
         logger.info("swept %d prepared datasets that nobody used", gone)
+    champions.mend(get_database(), settings)
     if not settings.scratch.exists():
         return
     with get_database().session() as session:
