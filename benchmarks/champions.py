@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "champions.md"
 RESULTS = Path(__file__).parent / "results"
 BLOCK = re.compile(r"^```sh\n(.*?)^```", flags=re.MULTILINE | re.DOTALL)
-LIMIT_S = 1800
+LIMIT_S = 3600
 
 
 def blocks(page: str) -> list[str]:

@@ -139,7 +139,7 @@ def slots_of(database: Any) -> list[dict[str, Any]]:
                 "final": job is not None and job.status.final,
                 "status": job.status.value if job is not None else None,
                 "attempts": job.attempt if job is not None else 0,
-                "version": datasets.seen_by(session, job.id)["train"]["version"] if job is not None else None,
+                "version": datasets.seen_by(session, job.id).get("train", {}).get("version") if job else None,
             }
             for slot, job in session.query(Slot, Job).outerjoin(Job, Job.id == Slot.job_id).order_by(Slot.at)
         ]

@@ -130,21 +130,19 @@ def judge_again(job_id: str, *, tenant: str | None = None) -> dict[str, Any]:
     Raises:
         SettingsError: The job competes for nothing, is not completed, or is the champion already.
     """
-    with get_database().transaction() as session:
-        taken = journal.take(session, job_id, Job.status == Status.COMPLETED)
-        if taken is None or (tenant is not None and taken.tenant != tenant):
+    with get_database().session() as session:
+        job = session.get(Job, job_id)
+        if job is None or job.status is not Status.COMPLETED or (tenant is not None and job.tenant != tenant):
             raise SettingsError(f"{job_id} is no completed job.", hint=f"See `celora status {job_id}`.")
-        outcome = challenge(session, taken, Artifacts(get_settings().artifacts))
-        if outcome is None:
-            raise SettingsError(
-                f"job {job_id} competes for no champion, or is the champion already.",
-                hint="A job names what it competes for: --champion NAME.",
-            )
-        champions.settle(session, taken, outcome)
-        told: dict[str, Any] = (taken.summary or {}).get("champion") or outcome
-        owner = taken.tenant
+        outcome = challenge(session, job, Artifacts(get_settings().artifacts))
+    if outcome is None:
+        raise SettingsError(
+            f"job {job_id} competes for no champion, or is the champion already.",
+            hint="A job names what it competes for: --champion NAME.",
+        )
+    told = _settle(job_id, outcome) or outcome
     if told["promote"]:
-        verbs.spread(str(told["name"]), owner)
+        verbs.spread(str(told["name"]), job.tenant)
     return told
 
 
@@ -168,14 +166,23 @@ def compete_again(job_id: str) -> None:
 
     Who was champion before comes back by a person's hand only: a roll-back had its reason.
     """
+    with get_database().session() as session:
+        job = session.get(Job, job_id)
+        if job is None or champions.was(session, job.tenant, str(job.spec.get("champion")), job_id):
+            return
+        outcome = challenge(session, job, Artifacts(get_settings().artifacts))
+    if outcome is not None and _settle(job_id, outcome) is not None:
+        conclude(job_id)
+
+
+def _settle(job_id: str, outcome: dict[str, Any]) -> dict[str, Any] | None:
+    """Write down what was judged; the judging itself, which may take seconds, holds no lock."""
     with get_database().transaction() as session:
         taken = journal.take(session, job_id, Job.status == Status.COMPLETED)
-        if taken is None or champions.was(session, taken.tenant, str(taken.spec.get("champion")), job_id):
-            return
-        outcome = challenge(session, taken, Artifacts(get_settings().artifacts))
-        if outcome is not None:
-            champions.settle(session, taken, outcome)
-    conclude(job_id)
+        if taken is None:
+            return None
+        champions.settle(session, taken, outcome)
+        return (taken.summary or {}).get("champion")
 
 
 def _verdict(gate: Gate, job: Job, artifacts: Artifacts, rival: str, votes: ratings.Votes) -> Verdict:

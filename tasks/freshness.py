@@ -1,11 +1,14 @@
 """What a schedule's data is now: the newest version of a name, or a file that is read again when it changed.
 
-A file is looked at by its size, times and inode first, and only one that differs is read; its content becomes a version
-of the file's own name, so that a job trains on what was checked, whoever writes to the file meanwhile. A file that is
-being read is not read a second time: the lock is the kernel's, and goes with a process that dies.
+A file is looked at by its size, times and inode first, and only one that differs is read. What is read is a copy, since
+a file that grows does so while it is read, too; its content becomes a version of the file's own name, so that a job
+trains on what was checked. A file that is being read is not read a second time: the lock is the kernel's, and goes with
+a process that dies.
 """
 
 import fcntl
+import shutil
+import tempfile
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -59,7 +62,9 @@ def content(source: str, *, tenant: str, settings: Settings, looked: Looked) -> 
     known = looked.get(source)
     if known is not None and known["mark"] == mark:
         return Content(known["reference"], known["sha256"])
-    made = datasets.add(path, name=versions.name_of(Path(source)), tenant=tenant)
+    with tempfile.TemporaryDirectory(prefix="celora-snapshot-") as folder:
+        copy = shutil.copyfile(path, Path(folder) / Path(source).name)
+        made = datasets.add(copy, name=versions.name_of(Path(source)), tenant=tenant)
     found = Content(f"{made['name']}@{made['version']}", made["sha256"])
     looked[source] = {"mark": mark, **found.plain()}
     return found
@@ -108,10 +113,11 @@ def alone(schedule: Schedule, settings: Settings) -> Generator[bool]:
 
 def _mark(path: Path) -> list[int]:
     try:
-        stat = path.stat()
+        with path.open("rb"):
+            stat = path.stat()
     except OSError as error:
         raise DataError(
-            f"the dataset {path} can't be read any more: {error.strerror}.",
-            hint="Put the file back, or remove the schedule and add it with another one.",
+            f"the dataset {path} can't be read: {error.strerror}.",
+            hint="Put the file (back) there, or give the schedule another one.",
         ) from error
     return [stat.st_size, stat.st_mtime_ns, stat.st_ino]

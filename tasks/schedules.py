@@ -24,7 +24,7 @@ from ..scheduling.due import Missed, Overlap
 from ..settings.errors import SettingsError
 from ..settings.settings import Settings, get_settings
 from ..workers.carry import poke
-from . import freshness, slots
+from . import freshness, orders, slots
 from .submission import check_spec, new_job_id
 
 UPCOMING = 5
@@ -145,7 +145,7 @@ def run_now(name: str, *, tenant: str = "default") -> dict[str, Any]:
         at = now(session)
         held.looked, held.seen = looked or None, seen
         key = f"now-{at:%Y%m%dT%H%M%S}{at.microsecond // 1000:03d}Z"
-        slot = slots.give(session, held, key, settings=settings, at=at, order=fields, overlap=Overlap.QUEUE)
+        slot = orders.give(session, held, key, settings=settings, at=at, order=fields, overlap=Overlap.QUEUE)
         answer = _answer(held, slot)
     poke()
     return answer

@@ -3,7 +3,7 @@
 import threading
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import delete, select
 
 from celora.models import champions, history, transitions
 from celora.models.champion_tables import Champion, ChampionEvent
@@ -195,9 +195,10 @@ def test_an_adapter_that_is_champion_cannot_be_deleted_from_under_its_name(datab
     from celora.models.tables import Adapter
 
     published("one", passed(0))
+    with database.session() as session:
+        adapter = session.get_one(Adapter, "one")
     with pytest.raises(IntegrityError), database.transaction() as session:
-        session.delete(session.get_one(Adapter, "one"))
-        session.flush()
+        session.execute(delete(Adapter).where(Adapter.id == adapter.id))
     with database.session() as session:
         assert session.get_one(Champion, ("acme", "bot")).job_id == "one"
 

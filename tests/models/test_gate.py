@@ -12,7 +12,10 @@ SPEC = {"base_model": "tiny", "dataset": "train.jsonl", "eval_dataset": "eval.js
 @pytest.mark.parametrize(
     ("fields", "said"),
     [
-        ({"gate": {"metric": "exct_match"}}, "gate.metric: 'exct_match' is no metric of a gate; did you mean exact_match?"),
+        (
+            {"gate": {"metric": "exct_match"}},
+            "gate.metric: 'exct_match' is no metric of a gate; did you mean exact_match?",
+        ),
         ({"gate": {"metric": "ROUGE-L"}}, "did you mean rouge_l?"),
         ({"gate": {"must_not_regress": ["bluu"]}}, "did you mean bleu?"),
         ({"gate": {"min_gian": 1}}, "min_gian is no field of a gate; did you mean min_gain?"),

@@ -13,7 +13,8 @@ def rows(ours, theirs, count=60, **more):
     """So many rows of which the challenger has ``ours`` right and the champion ``theirs``, as nested as they can be."""
     return [
         {
-            "prompt": f"p{i}", "reference": "r", "tuned": "r" if i < ours else "x", "champion": "r" if i < theirs else "x",
+            "prompt": f"p{i}", "reference": "r",
+            "tuned": "r" if i < ours else "x", "champion": "r" if i < theirs else "x",
             "exact_tuned": i < ours, "exact_champion": i < theirs, "tokens": 4,
             "loss_tuned": 1.0 + 0.01 * (i % 3), "loss_champion": 1.1 + 0.01 * (i % 5), **more,
         }

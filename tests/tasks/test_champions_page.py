@@ -2,8 +2,6 @@
 
 import importlib.util
 import json
-import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -75,6 +73,13 @@ def test_every_command_of_the_page_runs_and_every_claim_of_it_holds(started, bas
     assert [(facts["kind"], facts["version"], job) for facts, job in told] == [
         ("promoted", 1, "first"), ("promoted", 2, "better"), ("rolled_back", 3, "first"),
     ]  # fmt: skip
+
+    together = json.loads(running.run("celora", "compare", "worse", "better", "--run", "--json"))
+    loss = together["sets"]["eval"]["measures"]["eval_loss"]
+    assert together["together"]
+    assert loss["better"] == "other"
+    assert loss["other"] == pytest.approx(running.job("better")["metrics"]["tuned"]["eval_loss"], rel=1e-5)
+    assert set(together["sets"]) == {"eval", "must_pass"}
 
 
 COMMANDS = {

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 from sqlalchemy import func, select, update
@@ -16,7 +17,7 @@ from celora.models.registry import register_dataset
 from celora.models.schedule_tables import Schedule, Slot
 from celora.models.states import Stage, Status
 from celora.models.tables import Job
-from celora.settings.errors import DataError, NotFoundError, SettingsError
+from celora.settings.errors import DataError, DiskFullError, NotFoundError, SettingsError
 from celora.settings.settings import get_settings
 from celora.tasks import datasets, schedules, slots
 
@@ -67,6 +68,13 @@ def pass_time(record):
                     setattr(schedule, name, before - back if before else None)
 
     return moved
+
+
+@pytest.fixture
+def patient(monkeypatch):
+    """No slot is ever late."""
+    monkeypatch.setenv("CELORA_LATE_S", "1e9")
+    get_settings.cache_clear()
 
 
 @pytest.fixture
@@ -121,10 +129,10 @@ def together(count, work):
     assert errors == []
 
 
-def test_of_many_that_look_at_once_one_gives_the_slot_its_job(record, look, pass_time):
+def test_of_many_that_look_at_once_one_gives_the_slot_its_job(record, patient, look, pass_time):
     for name in ("s", "t"):
-        schedules.add(name, SPEC, every="5s", overlap="queue")
-    pass_time(21)
+        schedules.add(name, SPEC, every="1h", overlap="queue")
+    pass_time(4.2 * 3600)
     together(6, look)
     with record.session() as session:
         assert session.scalar(select(func.count()).select_from(Slot)) == 8
@@ -132,9 +140,9 @@ def test_of_many_that_look_at_once_one_gives_the_slot_its_job(record, look, pass
     assert [outcomes(name) for name in ("s", "t")] == [["submitted", "waiting", "waiting", "waiting"]] * 2
 
 
-def test_slots_that_wait_are_trained_in_order_each_once(record, look, pass_time, end):
-    schedules.add("s", SPEC, every="5s", overlap="queue")
-    pass_time(21)
+def test_slots_that_wait_are_trained_in_order_each_once(record, patient, look, pass_time, end):
+    schedules.add("s", SPEC, every="1h", overlap="queue")
+    pass_time(4.2 * 3600)
     for number in range(1, 5):
         together(3, look)
         assert len(jobs(record)) == number
@@ -293,6 +301,41 @@ def test_a_file_goes_with_a_clock_too(record, look, pass_time, end, home):
     assert [versions_of(record, job.id) for job in jobs(record)] == [[1], [2]]
 
 
+def test_a_file_that_grows_while_it_is_read_is_trained_as_it_was(record, look, pass_time, home, monkeypatch):
+    path = write(home / "grows.jsonl", 1, 2)
+    schedules.add("s", SPEC | {"dataset": str(path)}, every="1h")
+    real = datasets.run_once
+
+    def growing(request, *args, **options):
+        write(path, 1, 2, 3, 4, 5)
+        return real(request, *args, **options)
+
+    monkeypatch.setattr(datasets, "run_once", growing)
+    write(path, 1, 2, 3)
+    pass_time(HOUR_S)
+    assert look() == 1
+    uri = jobs(record)[0].spec["dataset"].removeprefix("file://")
+    assert Path(uri).read_text().count("\n") == 3
+
+
+def test_trouble_that_is_nobodys_fault_costs_no_slot(record, look, pass_time, home, monkeypatch):
+    path = write(home / "grows.jsonl", 1, 2)
+    schedules.add("s", SPEC | {"dataset": str(path)}, every="1h")
+    write(path, 1, 2, 3)
+    pass_time(HOUR_S)
+
+    def full(*_args, **_options):
+        raise DiskFullError("no space is left.")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(datasets, "add", full)
+        assert [look(), look()] == [0, 0]
+        assert schedules.show("s")["last_error"] == "no space is left."
+    assert look() == 1
+    assert schedules.show("s")["last_error"] is None
+    assert outcomes() == ["submitted"]
+
+
 def test_a_file_that_somebody_reads_is_left_to_them(record, look, pass_time, home):
     import fcntl
 
@@ -319,7 +362,7 @@ def test_what_vanished_fails_its_slot_and_stops_nobody_else(record, look, pass_t
     shown, watching = schedules.show("a-broken"), schedules.show("watching")
     assert (shown["slots"][0]["outcome"], shown["slots"][0]["status"]) == ("failed", "failed")
     for one in (shown, watching):
-        assert "gone.jsonl can't be read any more" in one["last_error"]
+        assert "gone.jsonl can't be read" in one["last_error"]
     failed = next(job for job in jobs(record) if job.status is Status.FAILED)
     assert failed.error["code"] == "bad_data"
     assert watching["slots"] == []

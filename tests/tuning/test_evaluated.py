@@ -17,7 +17,10 @@ ANSWERS = ["the cat sat on a mat", "a kettle | broken | high | Maria", "", "no a
 
 def made(wanted=("exact_match", "rouge", "bleu")):
     rows = [{"prompt": f"p{i}", "reference": reference, "line": i} for i, reference in enumerate(REFERENCES)]
-    losses = {"base": RowLosses([9.0, 8.0, 7.0, 6.0], [3, 4, 1, 5]), "tuned": RowLosses([3.0, 1.0, 0.5, 2.0], [3, 4, 1, 5])}
+    losses = {
+        "base": RowLosses([9.0, 8.0, 7.0, 6.0], [3, 4, 1, 5]),
+        "tuned": RowLosses([3.0, 1.0, 0.5, 2.0], [3, 4, 1, 5]),
+    }
     return lines(rows, losses, [0, 1, 2, 3], {"base": REFERENCES[::-1], "tuned": ANSWERS}, wanted)
 
 
