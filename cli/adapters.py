@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
 
-from ..models import history
+from ..models import champions, history
 from ..models.tables import Job
 from ..settings.errors import NotFoundError, SettingsError, StorageError
 from ..settings.gpus import gpu_catalogue
@@ -21,9 +21,11 @@ from ..storage.paths import confine
 from ..tuning.adapter import python_snippet
 from ..tuning.protocol import Base, GenerateRequest
 from .bases import hub_access
-from .jobs import JobId
 from .output import Json, console, print_json, progress_console, size, table
 from .record import record
+
+Named = Annotated[str, typer.Argument(metavar="NAME|ID", help="A champion, else an adapter's name, else a job's id.")]
+Tenant = Annotated[str, typer.Option(help="Whose names they are.")]
 
 
 def adapters(
@@ -48,18 +50,19 @@ def adapters(
 
 
 def pull(
-    job_id: JobId,
+    named: Named,
     folder: Annotated[
         Path | None, typer.Argument(metavar="[DIR]", help="Where to; a new folder here unless given.")
     ] = None,
     *,
+    tenant: Tenant = "default",
     as_json: Json = False,
 ) -> None:
     """Copy an adapter to a folder, verify it, and print the lines of Python that use it.
 
     Example: `celora pull 019a… my-adapter`
     """
-    job = _published(job_id)
+    job, _ = _published(named, tenant)
     target = (folder or Path(job.name or job.id)).absolute()
     if target.exists() and any(target.iterdir()):
         raise SettingsError(f"the folder {target} is not empty.", hint="Give another one: celora pull ID DIR")
@@ -74,23 +77,25 @@ def pull(
 
 
 def generate(
-    job_id: JobId,
+    named: Named,
     prompts: Annotated[list[str], typer.Argument(metavar="PROMPT…", help="What to answer; - reads standard input.")],
     *,
     system: Annotated[str | None, typer.Option(help="System text before each prompt, as the training had.")] = None,
     base_only: Annotated[bool, typer.Option("--base", help="Let the bare base model answer instead.")] = False,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Tokens of an answer at most.")] = 256,
     temperature: Annotated[float, typer.Option(min=0, help="0 takes the likeliest word each time.")] = 0.0,
+    tenant: Tenant = "default",
     as_json: Json = False,
 ) -> None:
-    """Answer prompts with a published adapter, on this machine.
+    """Answer prompts with a champion, or with any published adapter, on this machine.
 
-    Example: `celora generate 019a… "My kettle arrived broken, order A123. Thank you. Maria"`
+    Example: `celora generate support-bot "My kettle arrived broken, order A123. Thank you. Maria"`
     """
     from ..workers.gpu import devices  # noqa: PLC0415  (only this command and the workers look for devices)
     from ..workers.supervisor import run_once  # noqa: PLC0415  (the same)
 
-    job, settings = _published(job_id), get_settings()
+    (job, told), settings = _published(named, tenant), get_settings()
+    progress_console().print("the bare base of " + told if base_only else told, style="dim", markup=False)
     said = [sys.stdin.read() if prompt == "-" else prompt for prompt in prompts]
     request = GenerateRequest(
         job=job.id,
@@ -109,7 +114,7 @@ def generate(
     )
     result = run_once(
         request,
-        _Phases(),
+        Phases(),
         log=settings.logs / "generate.log",
         environment=Secrets(settings.home).environment("HF_TOKEN"),
     )
@@ -121,13 +126,14 @@ def generate(
         typer.echo("\n".join(result["answers"]))
 
 
-class _Phases:
+class Phases:
     """Shows what the trainer does, each phase once."""
 
     def __init__(self) -> None:
         self._shown: Any = None
 
     def __call__(self, event: dict[str, Any]) -> None:
+        """Show an event, if it says something new."""
         told = event.get("phase") or event.get("message")
         if told and told != self._shown:
             progress_console().print(told, style="dim", markup=False)
@@ -139,20 +145,20 @@ def _exact(row: dict[str, Any]) -> float | None:
     return metrics.get("tuned", {}).get("exact_match")
 
 
-def _published(job_id: str) -> Job:
-    """The job of a published adapter.
+def _published(named: str, tenant: str) -> tuple[Job, str]:
+    """The job of a published adapter, and in words how its name was understood.
 
     Raises:
-        NotFoundError: There is no such job, or nothing came out of it (yet).
+        NotFoundError: There is no such champion, adapter or job, or nothing came out of it (yet).
     """
     with record().session() as session:
-        job = history.find(session, job_id)
+        job, told = champions.resolve(session, named, tenant)
         if not job.adapter_uri:
             raise NotFoundError(
                 f"job {job.id} is {job.status} and has published no adapter.", hint=f"See `celora status {job.id}`."
             )
         session.expunge(job)
-        return job
+        return job, told
 
 
 def _local(uri: str) -> Path:

@@ -18,6 +18,8 @@ from . import (
     adapters,
     alive,
     bases,
+    champion,
+    compare,
     data,
     datasets,
     demo,
@@ -28,6 +30,7 @@ from . import (
     node,
     operations,
     run_job,
+    schedule,
     secret,
     submit,
 )
@@ -126,9 +129,13 @@ app.command(rich_help_panel=JOBS)(operations.resume)
 app.command(rich_help_panel=JOBS)(operations.retry)
 app.command(rich_help_panel=JOBS)(jobs.evaluate)
 app.add_typer(datasets.app, name="datasets", rich_help_panel=JOBS)
+app.add_typer(schedule.app, name="schedule", rich_help_panel=JOBS)
 app.command(rich_help_panel=RESULTS)(adapters.adapters)
 app.command(rich_help_panel=RESULTS)(adapters.pull)
 app.command(rich_help_panel=RESULTS)(adapters.generate)
+app.command(rich_help_panel=RESULTS)(compare.compare)
+app.command(rich_help_panel=RESULTS)(compare.rate)
+app.add_typer(champion.app, name="champion", rich_help_panel=RESULTS)
 app.command(rich_help_panel=INSTALLATION)(node.workers)
 app.command(rich_help_panel=INSTALLATION)(node.queues)
 app.command(rich_help_panel=INSTALLATION)(operations.drain)

@@ -14,6 +14,7 @@ from typing import Annotated, Any
 import typer
 
 from ..models import datasets as record_of
+from ..models.datasets import name_of
 from .output import Json, console, print_json, progress_console, size, table
 from .record import record
 
@@ -117,14 +118,6 @@ def rows(
             typer.echo(one_line(row))
     except BrokenPipeError:  # whoever read has enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
-def name_of(file: Path) -> str:
-    """A name for a file that has none: its own, without what says how it is read."""
-    stem = file.name.removesuffix(".gz")
-    stem = stem.rpartition(".")[0] or stem
-    words = "".join(letter if letter.isascii() and (letter.isalnum() or letter in "._-") else "-" for letter in stem)
-    return words.strip("._-")[:64] or "dataset"
 
 
 def one_line(row: dict[str, Any]) -> str:

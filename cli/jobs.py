@@ -10,12 +10,15 @@ from ..models import history
 from ..models.states import Stage, Status
 from ..settings.settings import get_settings
 from ..storage.artifacts import Artifacts
+from .contest import competed, contest, verdict
 from .output import Json, cell, console, duration, money, print_json, table
 from .record import record
 
 JobId = Annotated[str, typer.Argument(metavar="ID", help="The job's id.")]
 POLL_S = 0.5
 METRICS = ("eval_loss", "perplexity", "exact_match", "rouge_l", "bleu")
+
+SIDES = ("base", "champion", "tuned")
 
 Summary = dict[str, Any]
 
@@ -151,6 +154,7 @@ def told_outcome(job: Summary, *, as_json: bool) -> None:
                 "adapter": job.get("adapter"),
                 "cost": job.get("cost"),
                 "metrics": measured if metrics else None,
+                "champion": verdict(job),
                 "error": job.get("error"),
             }
         )
@@ -158,6 +162,8 @@ def told_outcome(job: Summary, *, as_json: bool) -> None:
         out = console()
         out.print(f"Job {job['id']} is completed.", markup=False)
         out.print(f"adapter    {job['adapter']}\ncost       {money(job.get('cost'))}", markup=False)
+        if told := competed(job):
+            out.print(f"champion   {told}", markup=False)
         if job.get("metrics"):
             out.print(compared(job["metrics"]))
         out.print(f"Take it: celora pull {job['id']}", markup=False)
@@ -168,14 +174,15 @@ def told_outcome(job: Summary, *, as_json: bool) -> None:
 
 
 def compared(metrics: Summary) -> Any:
-    """Base against tuned, a row per measure and held-out set."""
+    """Base against tuned, and the champion of that moment where there was one, a row per measure and held-out set."""
     sets: dict[str, Any] = metrics.get("sets") or {"eval": metrics}
+    sides = [who for who in SIDES if who in metrics]
     rows = [
-        (name if number == 0 else " ", measure, *(values.get(who, {}).get(measure) for who in ("base", "tuned")))
+        (name if number == 0 else " ", measure, *(values.get(who, {}).get(measure) for who in sides))
         for name, values in sets.items()
         for number, measure in enumerate(METRICS)
     ]
-    return table(["set", "measure", "base", "tuned"], rows)
+    return table(["set", "measure", *sides], rows)
 
 
 def _facts(job: Summary) -> Iterator[tuple[str, str]]:
@@ -210,6 +217,7 @@ def _facts(job: Summary) -> Iterator[tuple[str, str]]:
         yield "cost", f"{money(job.get('cost'))} ({duration(job['gpu_seconds'])} held)"
     if job.get("adapter"):
         yield "adapter", str(job["adapter"])
+    yield from contest(job)
     warnings: list[str] = job.get("warnings") or []
     yield from (("warning", warning) for warning in warnings)
 

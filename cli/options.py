@@ -16,7 +16,7 @@ from ..models.spec import JobSpec
 from ..settings.errors import SettingsError
 from ..tuning.recipe import Recipe
 
-REPEATED = ("eval_dataset", "columns", "metadata", "metrics", "target_modules", "report_to")
+REPEATED = ("eval_dataset", "columns", "metadata", "metrics", "target_modules", "report_to", "gate")
 """Fields that hold several values: their option may be given several times."""
 
 Fields = dict[str, Any]
@@ -83,15 +83,20 @@ def value_of(name: str, given: str | list[str] | None) -> Any:
     """An option's text as the field's value; pydantic turns numbers and switches from text by itself."""
     if not isinstance(given, list):
         return given
-    if name in ("metadata", "columns"):
-        return dict(_named(name, word) for word in given)
+    if name in ("metadata", "columns", "gate"):
+        pairs = dict(_named(name, word) for word in given)
+        return {key: _parts([value]) if key == "must_not_regress" else value for key, value in pairs.items()}
     if name == "eval_dataset":
         if len(given) == 1 and not _names_a_set(given[0]):
             return given[0]
         return dict(_named(name, word) if _names_a_set(word) else (Path(word).stem, word) for word in given)
     if name == "target_modules" and len(given) == 1 and "," not in given[0]:
         return given[0]
-    return [part.strip() for word in given for part in word.split(",") if part.strip()]
+    return _parts(given)
+
+
+def _parts(words: list[str]) -> list[str]:
+    return [part.strip() for word in words for part in word.split(",") if part.strip()]
 
 
 def _names_a_set(word: str) -> bool:
@@ -148,7 +153,7 @@ def _help(name: str) -> str:
     about = field.description or ""
     if name in REPEATED:
         about += "; may be given several times" + (
-            "" if name not in ("metadata", "columns", "eval_dataset") else ", as NAME=VALUE"
+            "" if name not in ("metadata", "columns", "eval_dataset", "gate") else ", as NAME=VALUE"
         )
     if field.is_required():
         return f"{about} (required)"

@@ -80,14 +80,18 @@ def _imported(fields: Fields) -> Fields:
     """The fields with every dataset that is a file here imported, and named by its name and version."""
     given: str | dict[str, str] = fields.get("eval_dataset") or {}
     held_out = {"": given} if isinstance(given, str) else given
-    sources = [str(fields["dataset"]), *map(str, held_out.values())]
+    gate: Fields = fields.get("gate") or {}
+    required = [str(gate["must_pass"])] if gate.get("must_pass") else []
+    sources = [str(fields["dataset"]), *map(str, held_out.values()), *required]
     files = {source: Path(source) for source in sources if is_file(source)}
     for path in files.values():
         _check(path)
     tenant = str(fields.get("tenant", "default"))
     known = {source: _registered(path, tenant) for source, path in files.items()}
     placed = {name: known.get(str(source), str(source)) for name, source in held_out.items()}
-    changed = {"dataset": known.get(str(fields["dataset"]), str(fields["dataset"]))}
+    changed: Fields = {"dataset": known.get(str(fields["dataset"]), str(fields["dataset"]))}
+    if required:
+        changed["gate"] = {**gate, "must_pass": known.get(required[0], required[0])}
     return {**fields, **changed, **({"eval_dataset": placed.get("", placed)} if placed else {})}
 
 

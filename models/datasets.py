@@ -8,12 +8,14 @@ import difflib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from ..settings.errors import NotFoundError, SettingsError
+from .gate import REQUIRED
 from .journal import inserter
 from .spec import JobSpec
 from .tables import Dataset, Job, JobDataset
@@ -49,6 +51,14 @@ def check_name(name: str) -> str:
             hint="Use 1 to 64 letters, digits, '.', '_' and '-', the first a letter or digit: --name support-faq.",
         )
     return name
+
+
+def name_of(file: Path) -> str:
+    """A name for a file that has none: its own, without what says how it is read."""
+    stem = file.name.removesuffix(".gz")
+    stem = stem.rpartition(".")[0] or stem
+    words = "".join(letter if letter.isascii() and (letter.isalnum() or letter in "._-") else "-" for letter in stem)
+    return words.strip("._-")[:64] or "dataset"
 
 
 def find(session: Session, tenant: str, reference: str) -> Dataset:
@@ -113,7 +123,10 @@ def resolved(session: Session, spec: JobSpec) -> tuple[JobSpec, dict[str, Datase
     held_out = {name: place(name, source) for name, source in given.items()} if isinstance(given, dict) else given
     if isinstance(held_out, str):
         held_out = place(HELD_OUT, held_out)
-    changed = {"dataset": place(TRAIN, spec.dataset), "eval_dataset": held_out}
+    changed: dict[str, Any] = {"dataset": place(TRAIN, spec.dataset), "eval_dataset": held_out}
+    if spec.gate is not None and spec.gate.must_pass:
+        rows = place(REQUIRED, spec.gate.must_pass)
+        changed["gate"] = spec.gate.model_copy(update={"must_pass": rows})
     return spec.model_copy(update=changed), versions
 
 

@@ -13,7 +13,7 @@ from sqlalchemy import func, or_, select, tuple_
 from sqlalchemy.orm import Session, defer
 
 from ..settings.errors import NotFoundError
-from . import datasets
+from . import datasets, ratings
 from .database import now
 from .journal import FURTHEST, ancestors
 from .registry import obstacle
@@ -60,7 +60,8 @@ def job_summary(session: Session, job_id: str, tenant: str | None = None) -> dic
     Beside the row's own columns: ``base_model``, ``adapter`` (URI), ``worker``, ``phase``, ``loss``, ``tokens_per_s``,
     ``eta_s``, ``progress``, ``trainable_parameters``, ``trainable_share``, ``stage_seconds`` (summed over attempts),
     ``datasets`` (name, version and sha256 of what it saw, by role), ``prepared`` (whether its data is there still),
-    ``checkpoint_step`` (the furthest that it or a retry of it may go on from), ``evaluation`` and ``summary``.
+    ``checkpoint_step`` (the furthest that it or a retry of it may go on from), ``preference`` (people's, by rival),
+    ``evaluation`` and ``summary``.
 
     Raises:
         NotFoundError: There is no such job, or the beginning of an id fits several.
@@ -80,6 +81,7 @@ def job_summary(session: Session, job_id: str, tenant: str | None = None) -> dic
         "datasets": datasets.seen_by(session, job.id),
         "prepared": job.prepared_uri is not None,
         "checkpoint_step": furthest(session, job),
+        "preference": ratings.of_job(session, job.tenant, job.id),
         "evaluation": job.evaluation,
         "summary": job.summary,
     }

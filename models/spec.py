@@ -1,13 +1,14 @@
 """The job spec: what a caller asks for, validated once, at the edge. Unknown fields name the nearest known one."""
 
 import difflib
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, StringConstraints, ValidationError, field_validator
+from pydantic import Field, StringConstraints, ValidationError, field_validator, model_validator
 
 from ..settings.errors import SettingsError
 from ..tuning.formats import check_columns
 from ..tuning.recipe import Recipe
+from .gate import CHAMPION_PATTERN, REQUIRED, Gate, fault_of
 
 Metric = Literal["exact_match", "rouge", "bleu"]
 JOB_ID_PATTERN = r"^[A-Za-z0-9_-]{1,64}$"
@@ -94,6 +95,14 @@ class JobSpec(Recipe):
     )
     eval_max_rows: Annotated[int, Field(ge=0)] = Field(200, description="rows for which evaluate generates answers")
     eval_max_new_tokens: Annotated[int, Field(gt=0)] = Field(256, description="tokens generated per row at most")
+    champion: Annotated[str, StringConstraints(pattern=CHAMPION_PATTERN)] | None = Field(
+        None, description="the champion that the adapter competes for; needs an eval_dataset, whose rows decide"
+    )
+    gate: Gate | None = Field(
+        None,
+        description="what it must show to become champion: metric, min_gain, must_not_regress, must_pass, confidence "
+        "(docs/champions.md)",
+    )
 
     @field_validator("eval_dataset")
     @classmethod
@@ -110,6 +119,30 @@ class JobSpec(Recipe):
         except SettingsError as error:
             raise ValueError(f"{error.message.removeprefix('columns: ').removesuffix('.')}. {error.hint}") from None
         return value
+
+    @model_validator(mode="after")
+    def _fair_contest(self) -> Self:
+        """A champion is beaten on fixed rows, by what is measured on them."""
+        if self.champion is None and self.gate is not None:
+            raise ValueError("gate: it belongs to a champion; name the one that the job competes for: champion")
+        if self.champion is None:
+            return self
+        if not self.eval_dataset:
+            raise ValueError(
+                f"champion: {self.champion} needs rows to be compared on; give them as eval_dataset (a share of the "
+                "training rows would change with the data)"
+            )
+        if isinstance(self.eval_dataset, dict) and REQUIRED in self.eval_dataset:
+            raise ValueError(f"eval_dataset: {REQUIRED} is what the gate's must_pass rows are called; call it else")
+        fault = fault_of(self.contest, metrics=self.metrics, answers=self.eval_max_rows)
+        if fault:
+            raise ValueError(f"champion: {fault}")
+        return self
+
+    @property
+    def contest(self) -> Gate:
+        """The gate in force."""
+        return self.gate or Gate()  # pyright: ignore[reportCallIssue]
 
     def recipe(self) -> Recipe:
         """The training settings alone."""
@@ -134,10 +167,19 @@ def parse_spec(fields: dict[str, Any]) -> JobSpec:
 
 
 def _sentence(fault: dict[str, Any]) -> str:
-    name = str(fault["loc"][0]) if fault["loc"] else "spec"
+    told = str(fault["msg"]).removeprefix("Value error, ")
+    if not fault["loc"]:
+        return told
+    name = str(fault["loc"][0])
+    if name == "gate" and len(fault["loc"]) > 1:
+        field = str(fault["loc"][1])
+        if fault["type"] != "extra_forbidden":
+            return f"gate.{field}: {told}"
+        near = difflib.get_close_matches(field, Gate.model_fields, n=1)
+        return f"{field} is no field of a gate" + (f"; did you mean {near[0]}?" if near else "")
     if fault["type"] == "extra_forbidden":
         nearest = SYNONYMS.get(name) or next(iter(difflib.get_close_matches(name, JobSpec.model_fields, n=1)), None)
         return f"{name} is no field" + (f"; did you mean {nearest}?" if nearest else "")
     if fault["type"] == "missing":
         return f"{name} is missing"
-    return f"{name}: {str(fault['msg']).removeprefix('Value error, ')}"
+    return f"{name}: {told}"

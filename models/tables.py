@@ -1,117 +1,19 @@
 """The tables: one typed class each.
 
-Unusual: every time is timezone-aware UTC (a naive one is refused, and SQLite's are read back as aware), text is made
-storable in both databases (PostgreSQL takes no NUL), and JSON never holds NaN. Nothing outside ``transitions`` writes a
-job's status.
+Unusual: their types take no naive time, no NUL and no NaN (columns.py). Nothing outside ``transitions`` writes a job's
+status. Schedules and their slots stand in a module of their own.
 """
 
-from collections.abc import Iterable
-from datetime import UTC, datetime
-from enum import StrEnum
-from typing import Any, ClassVar
+from datetime import datetime
 
-from sqlalchemy import JSON, BigInteger, DateTime, Enum, Float, ForeignKey, Index, MetaData, String, Text, false, text
+from sqlalchemy import BigInteger, ForeignKey, Index, String, false, text
 from sqlalchemy import UniqueConstraint as Unique
-from sqlalchemy.engine import Dialect
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
-from sqlalchemy.types import TypeDecorator, TypeEngine
+from sqlalchemy.orm import Mapped, mapped_column
 
+from .champion_tables import Champion  # noqa: F401  # pyright: ignore[reportUnusedImport]  (its tables are the record's too)
+from .columns import JsonObject, Table, Words, job_key
+from .schedule_tables import Schedule, Slot  # noqa: F401  # pyright: ignore[reportUnusedImport]  (tables of the record too)
 from .states import Reason, Stage, Status
-
-JsonObject = dict[str, Any]
-
-
-class UtcDateTime(TypeDecorator[datetime]):
-    """A timezone-aware UTC time, in both databases."""
-
-    impl = DateTime(timezone=True)
-    cache_ok = True
-
-    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        """Refuse a naive time; SQLite, which keeps no zone, gets the UTC wall clock."""
-        if value is None:
-            return None
-        if value.tzinfo is None:
-            raise ValueError(f"{value!r} is naive; the record takes timezone-aware times only")
-        aware = value.astimezone(UTC)
-        return aware.replace(tzinfo=None) if dialect.name == "sqlite" else aware
-
-    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002  (the signature is SQLAlchemy's)
-        """Give the zone back to SQLite's times."""
-        if value is None:
-            return None
-        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
-
-
-class Words(TypeDecorator[str]):
-    """Text from anywhere: NUL and lone surrogates, which a database refuses, become U+FFFD."""
-
-    impl = Text
-    cache_ok = True
-
-    def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:  # noqa: ARG002  (the signature is SQLAlchemy's)
-        """Make the text storable."""
-        if value is None:
-            return None
-        whole = value.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
-        return whole.replace("\x00", "\N{REPLACEMENT CHARACTER}")
-
-
-class FiniteJson(TypeDecorator[Any]):
-    """JSON without NaN and infinities: they become null, since JSON has none."""
-
-    impl = JSON(none_as_null=True)
-    cache_ok = True
-
-    def process_bind_param(self, value: Any, dialect: Dialect) -> Any:  # noqa: ARG002  (the signature is SQLAlchemy's)
-        """Replace what JSON can't say."""
-        return _finite(value)
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, float):
-        return value if value - value == 0 else None
-    if isinstance(value, dict):
-        return {str(key): _finite(item) for key, item in value.items()}  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
-    if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]  # pyright: ignore[reportUnknownVariableType]
-    return value
-
-
-def _values(members: Iterable[StrEnum]) -> list[str]:
-    return [member.value for member in members]
-
-
-def _words_of(kind: type[StrEnum]) -> Enum:
-    return Enum(kind, native_enum=False, length=16, values_callable=_values)
-
-
-class Table(DeclarativeBase):
-    """What all tables share: the constraints' names (so that migrations can speak of them) and the column types."""
-
-    metadata = MetaData(
-        naming_convention={
-            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
-            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
-            "ck": "ck_%(table_name)s_%(constraint_name)s",
-            "fk": "fk_%(table_name)s_%(column_0_name)s_%(referred_table_name)s",
-            "pk": "pk_%(table_name)s",
-        }
-    )
-    type_annotation_map: ClassVar[dict[Any, type[TypeEngine[Any]] | TypeEngine[Any]]] = {
-        str: Words(),
-        datetime: UtcDateTime(),
-        float: Float(53),
-        JsonObject: FiniteJson(),
-        list[str]: FiniteJson(),
-        Status: _words_of(Status),
-        Stage: _words_of(Stage),
-        Reason: _words_of(Reason),
-    }
-
-
-def _job_key(*, primary: bool = False) -> Mapped[str]:
-    return mapped_column(String(64), ForeignKey("job.id", ondelete="CASCADE"), primary_key=primary)
 
 
 class Tenant(Table):
@@ -210,7 +112,7 @@ class Attempt(Table):
 
     __tablename__ = "attempt"
 
-    job_id: Mapped[str] = _job_key(primary=True)
+    job_id: Mapped[str] = job_key(primary=True)
     number: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     worker_id: Mapped[str]
     gpu_type: Mapped[str | None]
@@ -230,7 +132,7 @@ class Event(Table):
     __table_args__ = (Index(None, "job_id", "id"),)
 
     id: Mapped[int] = mapped_column(primary_key=True)
-    job_id: Mapped[str] = _job_key()
+    job_id: Mapped[str] = job_key()
     attempt: Mapped[int]
     at: Mapped[datetime]
     level: Mapped[str]
@@ -244,7 +146,7 @@ class MetricPoint(Table):
 
     __tablename__ = "metric_point"
 
-    job_id: Mapped[str] = _job_key(primary=True)
+    job_id: Mapped[str] = job_key(primary=True)
     attempt: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     step: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     at: Mapped[datetime]
@@ -280,7 +182,7 @@ class JobDataset(Table):
     __tablename__ = "job_dataset"
     __table_args__ = (Index(None, "dataset_id"),)
 
-    job_id: Mapped[str] = _job_key(primary=True)
+    job_id: Mapped[str] = job_key(primary=True)
     role: Mapped[str] = mapped_column(String(64), primary_key=True)
     dataset_id: Mapped[int] = mapped_column(ForeignKey("dataset.id"))
 
@@ -291,7 +193,7 @@ class Adapter(Table):
     __tablename__ = "adapter"
     __table_args__ = (Index(None, "tenant", "name"),)
 
-    id: Mapped[str] = _job_key(primary=True)
+    id: Mapped[str] = job_key(primary=True)
     name: Mapped[str]
     tenant: Mapped[str] = mapped_column(String(64), ForeignKey("tenant.name"))
     base_name: Mapped[str]
@@ -308,7 +210,7 @@ class Checkpoint(Table):
 
     __tablename__ = "checkpoint"
 
-    job_id: Mapped[str] = _job_key(primary=True)
+    job_id: Mapped[str] = job_key(primary=True)
     attempt: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     step: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     uri: Mapped[str]
@@ -353,7 +255,7 @@ class Announcement(Table):
 
     __tablename__ = "announcement"
 
-    job_id: Mapped[str] = _job_key(primary=True)
+    job_id: Mapped[str] = job_key(primary=True)
     created_at: Mapped[datetime]
     claimed_until: Mapped[datetime | None]
     announced_at: Mapped[datetime | None] = mapped_column(index=True)

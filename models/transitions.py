@@ -35,6 +35,7 @@ from .attempts import (
     take_back,
     to_front,
 )
+from .champions import settle
 from .database import now as clock
 from .intents import request_cancel, request_pause, resume, retry
 from .journal import (
@@ -274,6 +275,7 @@ def advance(
         worker_id: Its worker.
         values: The stage's results, by column (``journal.COLUMNS``). Publish may bring ``adapter``: name, uri,
             base_name, base_revision, rank, metrics, size_bytes; it becomes the job's row in the table of adapters.
+            And ``challenge``: what a champion's gate said (champions.settle).
         price_per_hour: What an hour of the GPU costs; only GPU stages are charged.
         queue: Where the next stage was sent, if not to the same queue (publish: the control queue).
 
@@ -287,7 +289,7 @@ def advance(
         end(session, job, Status.CANCELLED, price_per_hour=price_per_hour)
         return False
     values = dict(values)
-    adapter = values.pop("adapter", None)
+    adapter, challenge = values.pop("adapter", None), values.pop("challenge", None)
     apply(job, values)
     seconds = charge(job, price_per_hour)
     job.stale_attempts = 0
@@ -297,6 +299,9 @@ def advance(
     if following is None:
         if adapter is not None:
             _publish(session, job, adapter)
+        if challenge is not None:
+            session.flush()
+            settle(session, job, challenge)
         end(session, job, Status.COMPLETED)
         return True
     if job.stage.on_gpu:

@@ -35,6 +35,8 @@ FAILPOINTS: dict[str, str] = {
     "tick.decided": "a scheduling round decided and has not committed",
     "tick.committed": "a scheduling round committed and has not sent its messages",
     "tick.sent": "a scheduling round sent one message",
+    "slots.written": "a round wrote a schedule's slots with their jobs and has not committed them",
+    "slots.committed": "a schedule's slots are committed and nobody asked for a scheduling round",
     "resend.committed": "a lost message is counted as sent again and is not sent",
     "reap.expired": "the reaper took jobs back and has not committed",
     "reap.committed": "the reaper committed and has not asked for a scheduling round",
@@ -72,6 +74,8 @@ FAILPOINTS: dict[str, str] = {
     "adapter.committed": "the finished adapter is committed and the trainer has not said done",
     "publish.assembled": "the published folder is put together and not uploaded",
     "publish.uploaded": "the published folder is uploaded and the record does not know",
+    "champion.moved": "a champion's move is committed and its alias not written",
+    "champion.claimed": "a champion's change is claimed to be told and not told",
     "announce.claimed": "the announcement of a job's end is claimed and not made",
     "announce.told": "a job's end is announced and the record does not know",
 }

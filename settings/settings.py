@@ -86,6 +86,17 @@ class Settings(BaseSettings):
     deaf_after_s: Annotated[float, Field(gt=0)] = Field(
         60, description="seconds that messages may wait beside an idle worker until it takes itself for deaf and leaves"
     )
+    late_s: Annotated[float, Field(gt=0)] = Field(
+        300, description="seconds by which a schedule's slot may be late before it counts as missed"
+    )
+    on_promote: list[str] = Field(
+        default_factory=list,
+        description="command that is run, without a shell, after a champion changed: a list of its words; it gets the "
+        "facts as JSON on standard input",
+    )
+    on_promote_s: Annotated[float, Field(gt=0)] = Field(
+        30, description="seconds that the command of on_promote may take"
+    )
     claim_s: Annotated[float, Field(gt=0)] = Field(60, description="seconds until an unclaimed message is sent again")
     max_attempts: Annotated[int, Field(gt=0)] = Field(3, description="attempts without progress before a job fails")
     retry_wait_s: Annotated[float, Field(ge=0)] = Field(

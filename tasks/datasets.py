@@ -22,6 +22,8 @@ from ..workers.limits import prepare_limits
 from ..workers.supervisor import Handler, TrainerError, run_once
 
 HASHES = "rows.hash"
+HASH_BYTES = 16
+"""Of a row, in that file."""
 
 
 def add(path: Path, *, name: str, tenant: str = "default", on_event: Handler = lambda _event: None) -> dict[str, Any]:
@@ -78,6 +80,24 @@ def new_rows(reference: str, since: int | None, *, tenant: str = "default") -> I
     before = _hashes(settings, artifacts, known) if known else b""
     with _local(artifacts, wanted.uri) as copy:
         yield from hashes.new_rows(copy, before)
+
+
+def count_new(reference: str, since: str, *, tenant: str = "default") -> int:
+    """How many rows a version has that another one has not; repeated ones count once, and no row is read.
+
+    Raises:
+        NotFoundError: There is no such dataset or version.
+    """
+    settings = get_settings()
+    artifacts = Artifacts(settings.artifacts)
+    with get_database().session() as session:
+        wanted, known = (datasets.find(session, tenant, name) for name in (reference, since))
+    before, after = (set(_each(_hashes(settings, artifacts, version))) for version in (known, wanted))
+    return len(after - before)
+
+
+def _each(hashes: bytes) -> Iterator[bytes]:
+    return (hashes[start : start + HASH_BYTES] for start in range(0, len(hashes), HASH_BYTES))
 
 
 def _hashes(settings: Settings, artifacts: Artifacts, dataset: Dataset) -> bytes:

@@ -2,10 +2,12 @@
 
 from typing import Any
 
+from ..models.gate import REQUIRED
 from ..models.states import Stage
-from ..tuning.protocol import Base, EvaluateRequest
+from ..tuning.protocol import Base, EvaluateRequest, Rival
 from ..tuning.recipe import Adjusted, ResolvedRecipe
 from ..workers.carry import Held, carry, carry_again
+from . import contest
 from .base import task
 from .prepare import hub_access
 
@@ -19,20 +21,26 @@ def evaluate(self: Any, job_id: str, attempt: int) -> dict[str, Any]:
 @task("reevaluate")
 def reevaluate(self: Any, job_id: str) -> dict[str, Any]:
     """Evaluate a completed job once more; its metrics are renewed, its status stays."""
-    return carry_again(self.request, job_id, _work)
+    told = carry_again(self.request, job_id, _work)
+    contest.compete_again(job_id)
+    return told
 
 
 def _work(held: Held) -> dict[str, Any]:
-    result = held.run(_request(held))
+    met = contest.opponent(held)
+    result = held.run(_request(held, met.rival if met else None))
     uri = held.places.upload("evaluation")
+    kept = {key: value for key, value in {**result, "uri": uri}.items() if key != "metrics"}
+    if met is not None:
+        kept["champion"] = met.facts(result["metrics"])
     return {
         "metrics": result["metrics"],
-        "evaluation": {key: value for key, value in {**result, "uri": uri}.items() if key != "metrics"},
-        "warnings": result["warnings"],
+        "evaluation": kept,
+        "warnings": [*result["warnings"], *(met.warnings if met else [])],
     }
 
 
-def _request(held: Held) -> EvaluateRequest:
+def _request(held: Held, rival: Rival | None) -> EvaluateRequest:
     job, spec, settings = held.job, held.spec, held.settings
     trained = job.result or {}
     return EvaluateRequest(
@@ -49,6 +57,8 @@ def _request(held: Held) -> EvaluateRequest:
         max_rows=spec.eval_max_rows,
         max_new_tokens=spec.eval_max_new_tokens,
         trainer_eval_loss=trained.get("eval_loss"),
+        rivals=[rival] if rival else [],
+        whole_sets=[REQUIRED],
         seed=spec.seed or 0,
         out_dir=str(held.places.local("evaluation")),
         device="cuda" if held.device == "cuda" else "cpu",

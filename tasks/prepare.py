@@ -3,6 +3,7 @@
 from pathlib import PurePosixPath
 from typing import Any, Literal
 
+from ..models.gate import REQUIRED
 from ..models.spec import JobSpec
 from ..models.states import Stage
 from ..settings.gpus import GpuType, gpu_catalogue
@@ -63,7 +64,8 @@ def request_of(
             name: _placed(places, source, f"eval-{number}")
             for number, (name, source) in enumerate(named.items())
             if source
-        },
+        }
+        | _must_pass(spec, places),
         columns=spec.columns,
         sources=source_access(settings),
         eval_fraction=spec.eval_fraction,
@@ -77,6 +79,12 @@ def request_of(
         eval_max_rows=spec.eval_max_rows,
         eval_max_new_tokens=spec.eval_max_new_tokens,
     )
+
+
+def _must_pass(spec: JobSpec, places: Places) -> dict[str, str]:
+    """The rows that a challenger must answer exactly, as one more held-out set."""
+    source = spec.gate.must_pass if spec.gate else None
+    return {REQUIRED: _placed(places, source, REQUIRED)} if source else {}
 
 
 def _placed(places: Places, source: str, role: str) -> str:

@@ -1,24 +1,36 @@
 """``celora.publish``: put the checked adapter together as its users get it, and register it; no GPU, no torch."""
 
+import logging
 import shutil
 from typing import Any
 
 from ..models.states import Stage
+from ..settings.errors import CeloraError
 from ..settings.failpoints import hit
 from ..tuning.adapter import assemble
 from ..tuning.protocol import Base
 from ..workers.carry import Held, carry
+from . import contest
 from .base import task
+
+logger = logging.getLogger(__name__)
 
 
 @task("publish")
 def publish(self: Any, job_id: str, attempt: int) -> dict[str, Any]:
     """Publish a job's adapter."""
-    return carry(self.request, Stage.PUBLISH, job_id, attempt, _work)
+    told = carry(self.request, Stage.PUBLISH, job_id, attempt, _work)
+    try:
+        contest.conclude(job_id)
+    except CeloraError as error:
+        logger.warning("job %s is completed; what follows for its champion waits (%s)", job_id, error)
+    return told
 
 
 def _work(held: Held) -> dict[str, Any]:
     job, places = held.job, held.places
+    with held.database.session() as session:
+        challenge = contest.challenge(session, job, places.artifacts)
     base = Base.model_validate(job.base)
     trained, evaluation = job.result or {}, job.evaluation or {}
     shutil.rmtree(places.local("published"), ignore_errors=True)
@@ -31,7 +43,7 @@ def _work(held: Held) -> dict[str, Any]:
         resolved=job.resolved or {},
         metrics=job.metrics or {},
         servable=evaluation.get("servable", {}),
-        facts=_facts(held),
+        facts=_facts(held) | _verdict(challenge),
     )
     hit("publish.assembled")
     uri = places.upload("published")
@@ -46,7 +58,16 @@ def _work(held: Held) -> dict[str, Any]:
         "metrics": job.metrics,
         "size_bytes": places.artifacts.size_bytes(uri),
     }
-    return {"adapter": adapter, "summary": _summary(held, uri, name)}
+    values = {"adapter": adapter, "summary": _summary(held, uri, name)}
+    return values if challenge is None else {**values, "challenge": challenge}
+
+
+def _verdict(challenge: dict[str, Any] | None) -> dict[str, Any]:
+    """For the card: how the gate of a champion judged the adapter."""
+    if challenge is None:
+        return {}
+    passed = "passes" if challenge["promote"] else "does not pass"
+    return {"champion": f"{passed} the gate of {challenge['name']}, {challenge['reason']}"}
 
 
 def _facts(held: Held) -> dict[str, Any]:

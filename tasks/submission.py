@@ -67,7 +67,7 @@ def submit(fields: Mapping[str, Any], *, job_id: str | None = None) -> str:
     spec = check_spec(dict(fields), settings)
     chosen = check_id(job_id or new_job_id())
     with database.transaction() as session:
-        spec = _write(session, chosen, spec, None)[0]
+        spec = write(session, chosen, spec, None)[0]
         hit("submit.written")
     hit("submit.committed")
     message = spec.model_dump(mode="json")
@@ -122,7 +122,7 @@ def accept(database: Database, settings: Settings, fields: dict[str, Any], reque
     try:
         spec = check_spec(fields, settings)
         with database.transaction() as session:
-            _, created = _write(session, job_id, spec, kept)
+            _, created = write(session, job_id, spec, kept)
     except CeloraError as error:
         facts = {"code": error.code, "message": error.message, "hint": error.hint, "stage": "submit", "log_tail": ""}
         with database.transaction() as session:
@@ -131,7 +131,7 @@ def accept(database: Database, settings: Settings, fields: dict[str, Any], reque
     return created
 
 
-def _write(session: Session, job_id: str, spec: JobSpec, request: dict[str, Any] | None) -> tuple[JobSpec, bool]:
+def write(session: Session, job_id: str, spec: JobSpec, request: dict[str, Any] | None) -> tuple[JobSpec, bool]:
     """Write the job's row, datasets' names replaced by their versions' places; the spec as written, and whether new."""
     placed, versions = datasets.resolved(session, spec)
     _, created = transitions.submit(session, job_id=job_id, spec=placed, request=request)
@@ -158,7 +158,8 @@ def check_spec(fields: dict[str, Any], settings: Settings) -> JobSpec:
             hint=f"Use one of {', '.join(settings.allowed_bases)}.",
         )
     held_out = spec.eval_dataset if isinstance(spec.eval_dataset, dict) else {"": spec.eval_dataset or ""}
-    for source in (spec.dataset, *filter(None, held_out.values())):
+    required = spec.gate.must_pass if spec.gate else None
+    for source in (spec.dataset, *filter(None, (*held_out.values(), required))):
         named = datasets.Reference.parse(source)
         if named or source.startswith(settings.artifacts.rstrip("/") + "/"):
             continue

@@ -15,6 +15,7 @@ from ..models.tables import Job
 from ..settings.errors import StorageError
 from ..settings.settings import Settings, get_settings
 from ..storage.artifacts import Artifacts
+from . import champions
 from .base import task
 
 logger = logging.getLogger(__name__)
@@ -29,7 +30,9 @@ RESULTS = frozenset({"evaluation"})
 @task("sweep", ignore_result=True)
 def sweep(self: Any) -> None:  # noqa: ARG001  (Celery binds every task)
     """Remove what no live job needs."""
-    sweep_artifacts(get_settings(), get_database())
+    settings, database = get_settings(), get_database()
+    champions.mend(database, settings)
+    sweep_artifacts(settings, database)
 
 
 def sweep_artifacts(settings: Settings, database: Database) -> int:

@@ -3,6 +3,7 @@
 The PostgreSQL runs on a unix socket in a temporary folder (``chaos.servers``).
 """
 
+import json
 import os
 import sys
 import tempfile
@@ -15,6 +16,7 @@ from celora.models import database as databases
 from celora.models.database import Database
 from celora.models.tables import Table
 from celora.settings.settings import get_settings
+from celora.storage.manifest import write_manifest
 
 sys.path.insert(0, str(Path(__file__).parent))  # so that ``chaos.NAME`` and ``records`` are modules
 
@@ -116,6 +118,70 @@ def valkey(tmp_path):
     server.start()
     yield server.url
     server.stop()
+
+
+@pytest.fixture
+def contestant():
+    """Makes a completed job with a published adapter and the rows of its evaluation, in the home in force.
+
+    ``answers`` are those of each side to the rows ``p0``, ``p1`` …, whose right answers are ``r0``, ``r1`` ….
+    """
+    return _contestant
+
+
+def _contestant(job_id, answers, *, met=None, must_pass=None, challenge=None, base="tiny", tenant="default", **fields):
+    from celora.models import transitions
+    from celora.models.database import get_database
+    from celora.models.spec import parse_spec
+    from celora.models.states import Stage
+    from celora.models.tables import Job
+    from celora.storage.artifacts import Artifacts
+    from celora.tuning.evaluated import lines
+    from celora.tuning.scoring import RowLosses
+
+    def write(folder, name, said):
+        count = len(next(iter(said.values())))
+        rows = [{"prompt": f"p{i}", "reference": f"r{i}", "line": i + 1} for i in range(count)]
+        losses = {
+            side: RowLosses([1.0 if each[i] == f"r{i}" else 3.0 for i in range(count)], [2] * count)
+            for side, each in said.items()
+        }
+        made = lines(rows, losses, range(count), said, ["exact_match"])
+        (folder / f"rows.{name}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in made))
+
+    artifacts, database = Artifacts(get_settings().artifacts), get_database()
+    sets = {"eval": answers} | ({"must_pass": must_pass} if must_pass else {})
+    uris = {}
+    for kind in ("evaluation", "published"):
+        with tempfile.TemporaryDirectory() as folder:
+            if kind == "evaluation":
+                for name, said in sets.items():
+                    write(Path(folder), name, said)
+                (Path(folder) / "evaluation.json").write_text(json.dumps({"settings": {"max_new_tokens": 8}}))
+            write_manifest(Path(folder))
+            uris[kind] = artifacts.uri("jobs", job_id, "attempt-1", kind)
+            artifacts.put_folder(Path(folder), uris[kind])
+    spec = {"base_model": base, "dataset": "/data/train.jsonl", "eval_dataset": "/data/eval.jsonl", "tenant": tenant}
+    metrics = {"base": {}, "tuned": {}, "sets": {name: {"rows": len(answers["tuned"])} for name in sets}}
+    adapter = {"name": f"tiny-{job_id}", "uri": uris["published"], "base_name": base, "base_revision": "r1", "rank": 4,
+               "metrics": metrics, "size_bytes": 1}  # fmt: skip
+    evaluation = {"uri": uris["evaluation"]} | ({"champion": met} if met else {})
+    with database.transaction() as session:
+        transitions.submit(session, job_id=job_id, spec=parse_spec(spec | fields))
+        for stage in Stage:
+            if stage in (Stage.PREPARE, Stage.TRAIN):
+                transitions.send(session, job_id, 1, stage, queue="q", gpu_type="cpu")
+            assert transitions.claim(session, job_id, 1, stage, worker_id="w", lease_s=90)
+            values = {
+                Stage.PREPARE: {"base": {"name": base, "revision": "r1"}, "prepared": {}},
+                Stage.EVALUATE: {"metrics": metrics, "evaluation": evaluation},
+                Stage.PUBLISH: {"adapter": adapter, "summary": {"id": job_id}},
+            }.get(stage, {})
+            if stage is Stage.PUBLISH and challenge is not None:
+                session.flush()
+                values["challenge"] = challenge(session, session.get_one(Job, job_id), artifacts)
+            assert transitions.advance(session, job_id, 1, stage, worker_id="w", values=values)
+    return job_id
 
 
 def _administer(url, statement):

@@ -257,8 +257,9 @@ def celora_commands():
 @pytest.mark.parametrize("page", documents(), ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_every_celora_command_in_a_document_exists(page):
     known = celora_commands()
-    shown = r"(?:`|^\s{4})celora ([a-z][a-z-]*(?: [a-z]+)*)"
-    named = re.findall(shown, page.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    word = "[a-z]+(?:-[a-z]+)*"
+    said = re.compile(rf"(?:`|^\s{{4}})celora ({word}(?: {word})*)", flags=re.MULTILINE)
+    named = said.findall(page.read_text(encoding="utf-8"))
     for words in named:
         first, *rest = words.split()
         assert first in known, f"celora {first}"

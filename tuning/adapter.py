@@ -170,6 +170,9 @@ def portable(spec: Mapping[str, Any]) -> dict[str, Any]:
             kept[name] = _file_name(value)
         elif isinstance(value, dict):
             kept[name] = {str(key): _file_name(str(path)) for key, path in value.items()}  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
+    gate: dict[str, Any] | None = kept.get("gate")
+    if gate and gate.get("must_pass"):
+        kept["gate"] = {**gate, "must_pass": _file_name(str(gate["must_pass"]))}
     return kept
 
 

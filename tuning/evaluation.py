@@ -1,9 +1,10 @@
 # pyright: basic
 # (torch and transformers ship incomplete types)
-"""``evaluate``: the adapter against its base, on the same held-out rows with the same prompts; and ``generate``.
+"""``evaluate``: the adapter against its base and its rivals, on the same rows with the same prompts; and ``generate``.
 
 Evaluating is also the verification: this is a fresh process that loads the written adapter through plain PEFT, and no
-number is published of an adapter that fails a check. There is one model in memory: base means adapter switched off.
+number is published of an adapter that fails a check. There is one model in memory: base means adapter switched off,
+and a rival (the champion that this adapter is to beat) is another adapter on the same base, switched on in its place.
 Loss is measured over every held-out row, answers over at most ``max_rows`` of each set (always the same rows of a set,
 so that jobs can be compared). What goes wrong while measuring answers is a warning; the adapter is good without them.
 """
@@ -27,20 +28,23 @@ from . import base as bases
 from . import device as devices
 from . import metrics as text
 from .adapter import CONFIG, servable
+from .evaluated import lines
 from .failures import Situation, explained, kind_of
 from .generation import BATCH_ROWS, Answers, answer
 from .loss import pad_batch
 from .prepared import TRAIN, PreparedSet, eval_rows, load_result, load_settings, permutation
-from .protocol import Emit, EvaluateRequest, EvaluateResult, GenerateRequest, GenerateResult
+from .protocol import Emit, EvaluateRequest, EvaluateResult, GenerateRequest, GenerateResult, Rival
 from .scoring import RowLosses, row_losses
 from .templates import choose
-from .verification import Verification, largest_change, plain_peft
+from .verification import Verification, add_adapter, largest_change, plain_peft
 
 CHECKED_ROWS = 8
 """Training rows that the checks run on where nothing is held out."""
 SAMPLES_PER_SET = 3
 REPORT_EVERY_S = 1.0
-SIDES = ("base", "tuned")
+BASE, TUNED = "base", "tuned"
+OURS = "default"
+"""What PEFT calls the adapter that is evaluated."""
 
 
 @dataclass
@@ -79,11 +83,16 @@ class _Evaluation:
         self.verification.layers(model)
         self.peft_model: PeftModel = self.verification.load(model)
         self.model: Any = self.peft_model.get_base_model()
+        self.sides = [BASE, TUNED, *(rival.side for rival in request.rivals if self._loaded(rival))]
 
     def losses(self, name: str) -> dict[str, RowLosses]:
-        """Loss of each row of a set, base and tuned."""
+        """Loss of each row of a set, by side."""
         rows = PreparedSet.load(self.prepared_dir, name)
-        return {side: self._on(side, lambda side=side: self._losses(rows, f"loss of {side}, {name}")) for side in SIDES}
+
+        def of(side: str) -> RowLosses:
+            return self._on(side, lambda: self._losses(rows, f"loss of {side}, {name}"))
+
+        return {side: of(side) for side in self.sides}
 
     def check_without_held_out_rows(self) -> None:
         """The checks on a few training rows; there is no loss of the trainer to compare with."""
@@ -98,13 +107,16 @@ class _Evaluation:
         self._check_effect(_First(PreparedSet.load(self.prepared_dir, self.sets[0]), CHECKED_ROWS))
 
     def answer(self, found: _SetResult) -> None:
-        """Answers of base and tuned to the same prompts of a set."""
-        if not self.request.metrics or not self.request.max_rows or not found.rows:
+        """Answers of every side to the same prompts of a set."""
+        limit = self.request.max_rows if self.request.metrics else 0
+        if found.name in self.request.whole_sets:
+            limit = len(found.rows)
+        if not limit or not found.rows:
             return
-        found.answered = sorted(int(i) for i in permutation(len(found.rows), 0)[: self.request.max_rows])
+        found.answered = sorted(int(i) for i in permutation(len(found.rows), 0)[:limit])
         prompts = [found.rows[i]["prompt_tokens"] for i in found.answered]
         stop_tokens = self._stop_tokens()
-        for side in SIDES:
+        for side in self.sides:
             found.answers[side] = self._on(
                 side,
                 lambda side=side: answer(
@@ -161,9 +173,25 @@ class _Evaluation:
         change = largest_change(self.peft_model, lambda: self.model(**inputs, use_cache=False).logits)
         self.verification.effect(change)
 
+    def _loaded(self, rival: Rival) -> bool:
+        """Load a rival beside our adapter; one that can't be loaded is a warning, since ours is good without it."""
+        self.emit("phase", phase=f"loading {rival.side}", done=None, total=None)
+        try:
+            add_adapter(self.peft_model, Path(rival.adapter_dir), rival.side)
+        except Exception as error:  # noqa: BLE001  (whatever PEFT finds wrong with an adapter that is not ours)
+            traceback.print_exc()  # into the job's log
+            why = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+            self.warnings.append(f"{rival.side} could not be loaded beside it and was not measured ({why})")
+            return False
+        return True
+
     def _on(self, side: str, measure: Callable[[], Any]) -> Any:
-        with self.peft_model.disable_adapter() if side == "base" else nullcontext():
-            return measure()
+        self.peft_model.set_adapter(OURS if side in (BASE, TUNED) else side)
+        try:
+            with self.peft_model.disable_adapter() if side == BASE else nullcontext():
+                return measure()
+        finally:
+            self.peft_model.set_adapter(OURS)
 
     def _progress(self, phase: str) -> Callable[[int, int], None]:
         """Report a phase, at most once a second but for its end."""
@@ -231,10 +259,10 @@ def _evaluate(request: EvaluateRequest, emit: Emit, situation: Situation) -> Eva
     for result in found:
         _answer_or_warn(run, result)
         sets[result.name] = _measured(result, request.metrics, run.warnings)
-    first = next(iter(sets.values()), {"base": {}, "tuned": {}})
+    first = next(iter(sets.values()), {side: {} for side in run.sides})
     config = json.loads((Path(request.adapter_dir) / CONFIG).read_text(encoding="utf-8"))
     result = EvaluateResult(
-        metrics={"base": first["base"], "tuned": first["tuned"], "sets": sets},
+        metrics={**{side: first[side] for side in run.sides}, "sets": sets},
         samples=[sample for each in found for sample in _samples(each)],
         checks=run.verification.checks,
         servable=servable(config),
@@ -243,7 +271,7 @@ def _evaluate(request: EvaluateRequest, emit: Emit, situation: Situation) -> Eva
     )
     for warning in result.warnings:
         emit("note", level="warning", message=warning)
-    _write(Path(request.out_dir), result, found, run.settings())
+    _write(Path(request.out_dir), result, found, run)
     return result
 
 
@@ -322,10 +350,10 @@ def _answer_or_warn(run: _Evaluation, found: _SetResult) -> None:
 
 
 def _measured(found: _SetResult, wanted: list[str], warnings: list[str]) -> dict[str, Any]:
-    """Metrics of one set, base and tuned."""
+    """Metrics of one set, by side."""
     measured: dict[str, Any] = {"rows": len(found.rows), "answered": len(found.answered)}
     references = [found.rows[i]["reference"] for i in found.answered]
-    for side in SIDES:
+    for side in found.losses:
         loss = found.losses[side].mean
         numbers = {"eval_loss": loss, "perplexity": text.perplexity(loss)}
         given = found.answers.get(side)
@@ -344,35 +372,23 @@ def _samples(found: _SetResult) -> list[dict[str, str]]:
             "set": found.name,
             "prompt": str(found.rows[i]["prompt"]),
             "reference": str(found.rows[i]["reference"]),
-            **{side: found.answers[side].texts[n] for side in SIDES},
+            **{side: found.answers[side].texts[n] for side in found.losses},
         }
         for n, i in enumerate(found.answered[:SAMPLES_PER_SET])
     ]
 
 
-def _row_lines(found: _SetResult) -> list[dict[str, Any]]:
-    place = {i: n for n, i in enumerate(found.answered)}
-    lines: list[dict[str, Any]] = []
-    for i, row in enumerate(found.rows):
-        line = {"row": i, "line": row.get("line"), "prompt": row["prompt"], "reference": row["reference"]}
-        for side in SIDES:
-            given = found.answers[side].texts[place[i]] if i in place else None
-            line[side] = given
-            line[f"exact_{side}"] = None if given is None else text.exact(row["reference"], given)
-            line[f"loss_{side}"] = found.losses[side].of_row(i)
-        lines.append(line)
-    return lines
-
-
-def _write(out_dir: Path, result: EvaluateResult, found: list[_SetResult], settings: dict[str, Any]) -> None:
+def _write(out_dir: Path, result: EvaluateResult, found: list[_SetResult], run: _Evaluation) -> None:
     out_dir.parent.mkdir(parents=True, exist_ok=True)
     staged = out_dir.parent / f".staged-{uuid4().hex}"  # (not mkdtemp: others must be able to read it)
     staged.mkdir()
     try:
         for each in found:
             with (staged / f"rows.{each.name}.jsonl").open("w", encoding="utf-8") as file:
-                file.writelines(json.dumps(line, ensure_ascii=False) + "\n" for line in _row_lines(each))
-        facts = {**result.model_dump(mode="json"), "settings": settings}
+                texts = {side: given.texts for side, given in each.answers.items()}
+                made = lines(each.rows, each.losses, each.answered, texts, run.request.metrics)
+                file.writelines(json.dumps(line, ensure_ascii=False) + "\n" for line in made)
+        facts = {**result.model_dump(mode="json"), "settings": run.settings()}
         (staged / "evaluation.json").write_text(json.dumps(facts, ensure_ascii=False, indent=1), encoding="utf-8")
         commit(staged, out_dir, kind="evaluation")
     finally:

@@ -198,8 +198,17 @@ class TrainResult(_Message):
     warnings: list[str] = Field(default_factory=list)
 
 
+class Rival(_Message):
+    """Another adapter on the same base, to be measured on the same rows."""
+
+    side: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,31}$")] = Field(
+        description="what it is called in the metrics and rows; not base and not tuned"
+    )
+    adapter_dir: str = Field(description="a folder with its adapter_model.safetensors and adapter_config.json")
+
+
 class EvaluateRequest(_Request):
-    """Load the adapter through plain PEFT, verify it, and measure it against its base."""
+    """Load the adapter through plain PEFT, verify it, and measure it against its base and its rivals."""
 
     op: Literal["evaluate"] = "evaluate"
     base: Base
@@ -210,6 +219,8 @@ class EvaluateRequest(_Request):
     max_rows: int = 200
     max_new_tokens: int = 256
     trainer_eval_loss: float | None = None
+    rivals: list[Rival] = Field(default_factory=list[Rival], description="measured on the same base, in this process")
+    whole_sets: list[str] = Field(default_factory=list, description="held-out sets that max_rows does not limit")
     seed: int = 0
     out_dir: str = Field(description="where rows.<set>.jsonl is written")
     device: Literal["cpu", "cuda"] = "cpu"
@@ -220,7 +231,8 @@ class EvaluateResult(_Message):
 
     metrics: dict[str, Any] = Field(
         description="{'base': {…}, 'tuned': {…}, 'sets': {name: {'rows': n, 'base': {…}, 'tuned': {…}}}}; each {…} has "
-        "eval_loss, perplexity and, where asked, exact_match, rouge_1, rouge_2, rouge_l, bleu, tokens_per_s"
+        "eval_loss, perplexity and, where asked, exact_match, rouge_1, rouge_2, rouge_l, bleu, tokens_per_s; "
+        "beside base and tuned each rival that could be loaded has its own, by its side"
     )
     samples: list[dict[str, str]] = Field(description="set, prompt, reference, base, tuned: a few answers side by side")
     checks: list[dict[str, Any]] = Field(description="name, ok, detail: what was verified about the adapter")

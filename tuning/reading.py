@@ -133,7 +133,7 @@ class _Shared:
     def read(self, processes: int) -> None:
         """Read all of it; the first block is read here, so that all know the format."""
         blocks = _blocks(self.file.fileno())
-        first = next(blocks)
+        first = next(blocks, _Block(0, 0, 0))  # (emptied meanwhile)
         self._here(first)
         at, unclean, form = first.end, 0, next(iter(self.reading.data.by_format), "")
         if form and not self.reading.gave_up:

@@ -248,6 +248,18 @@ def plain_peft(model: Any, folder: Path) -> PeftModel:
     return loaded
 
 
+def add_adapter(model: PeftModel, folder: Path, name: str) -> None:
+    """Load one more adapter beside those of a model; ``model.set_adapter(name)`` switches to it.
+
+    Raises:
+        StorageError: The folder has no safetensors weights.
+    """
+    if not (folder / WEIGHTS).is_file() or not (folder / CONFIG).is_file():
+        raise StorageError(f"{folder} is no adapter: {WEIGHTS} or {CONFIG} is missing.")
+    model.load_adapter(str(folder), adapter_name=name, is_trainable=False)
+    model.eval()
+
+
 def expected_shapes(model: Any, targets: list[str], rank: int, *, dora: bool) -> dict[str, tuple[int, ...]]:
     """Names and shapes of all tensors that an adapter of these targets has: A (rank, in), B (out, rank)."""
     head = model.get_output_embeddings()

@@ -24,7 +24,13 @@ two clocks are apart; the rounds that pile up meanwhile are many, quick and harm
 def configuration(settings: Settings) -> dict[str, Any]:
     """Celery's settings for an installation; each deviation from its defaults has its reason in docs/decisions.md."""
     broker_url = settings.broker_url or FALLBACK_BROKER
-    every = {"tick": settings.tick_s, "reap": settings.reaper_s, "sweep": 3600.0}
+    every = {
+        "tick": settings.tick_s,
+        "slots": settings.tick_s,
+        "champions": settings.tick_s,
+        "reap": settings.reaper_s,
+        "sweep": 3600.0,
+    }
     return {
         "broker_url": broker_url,
         "result_backend": settings.result_backend or broker_url,
@@ -93,7 +99,7 @@ def configuration(settings: Settings) -> dict[str, Any]:
     }
 
 
-TASKS = ("finetune", "prepare", "train", "evaluate", "publish", "tick", "reap", "sweep")
+TASKS = ("finetune", "prepare", "train", "evaluate", "publish", "tick", "slots", "champions", "reap", "sweep")
 
 app = Celery(
     "celora",

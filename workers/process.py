@@ -131,8 +131,8 @@ class TrainerProcess:
         try:
             self._process.stdin.write(line + b"\n")
             self._process.stdin.flush()
-        except BrokenPipeError:
-            logger.warning("trainer %d died before it read what it was told", self.pid)
+        except (BrokenPipeError, ValueError):  # a closed file is a ValueError: its checkpoint outlived it on the way
+            logger.info("trainer %d was gone before it read what it was told", self.pid)
 
 
 def _thread_limits(threads: int) -> dict[str, str]:

@@ -60,6 +60,16 @@ def test_killing_takes_the_whole_group(tmp_path):
     trainer.close()
 
 
+def test_telling_a_trainer_that_has_left_that_its_checkpoint_is_kept_does_no_harm(tmp_path):
+    fifo = tmp_path / "rows.jsonl"
+    os.mkfifo(fifo)
+    trainer = TrainerProcess(request(tmp_path, fifo), tmp_path / "log")
+    trainer.kill()
+    trainer.kept({"job": "j", "step": 3})
+    trainer.close()
+    trainer.kept({"job": "j", "step": 3})
+
+
 def test_the_tail_of_a_log_is_its_last_lines(tmp_path):
     log = tmp_path / "log"
     log.write_text("\n".join(map(str, range(100))))

@@ -1,0 +1,118 @@
+"""The story of docs/champions.md on the real base: every command block of the page, run as it stands.
+
+    python benchmarks/champions.py                 about ten minutes on two cores; prints what the commands print
+    python benchmarks/champions.py --write         and keeps it in benchmarks/results/champions.txt and .json
+
+It starts the whole system in a home of its own and stops it again. The claims at the end are read from the record: the
+worse challenger was not promoted, the better one was, the roll-back restored the first.
+"""
+
+import argparse
+import json
+import os
+import platform
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGE = ROOT / "docs" / "champions.md"
+RESULTS = Path(__file__).parent / "results"
+BLOCK = re.compile(r"^```sh\n(.*?)^```", flags=re.MULTILINE | re.DOTALL)
+LIMIT_S = 3600
+
+
+def blocks(page: str) -> list[str]:
+    """The command blocks of a page."""
+    return BLOCK.findall(page)
+
+
+def environment(home: Path) -> dict[str, str]:
+    """Of the commands: this home, and this Python's programs first."""
+    programs = str(Path(sys.executable).parent)
+    return {**os.environ, "CELORA_HOME": str(home), "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}"}
+
+
+def run(commands: list[str], home: Path) -> Iterator[tuple[str, str, float]]:
+    """Run blocks one after the other; each with what it printed and its seconds. One that fails ends the story."""
+    for command in commands:
+        began = time.monotonic()
+        done = subprocess.run(
+            ["bash", "-euo", "pipefail", "-c", command],  # noqa: S607  (the page is for a person's bash)
+            cwd=ROOT,
+            env=environment(home),
+            capture_output=True,
+            text=True,
+            timeout=LIMIT_S,
+            check=False,
+        )
+        if done.returncode:
+            raise SystemExit(f"$ {command}\n{done.stdout}\n{done.stderr}\nended with {done.returncode}")
+        yield command, done.stdout, time.monotonic() - began
+
+
+def claims(home: Path) -> dict[str, bool]:
+    """What the record says about the three jobs of the page."""
+    said = subprocess.run(
+        ["celora", "champion", "history", "support-bot", "--json"],  # noqa: S607  (this environment's)
+        env=environment(home),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    events: list[dict[str, Any]] = json.loads(said.stdout)
+    story = [(each["kind"], each["job"]) for each in reversed(events)]
+    return {
+        "the first job beat the base and became champion": story[:1] == [("promoted", "first")],
+        "the worse challenger was kept out": ("kept", "worse") in story and ("promoted", "worse") not in story,
+        "the better challenger was promoted": ("promoted", "better") in story,
+        "the roll-back restored the first": story[-1:] == [("rolled_back", "first")],
+    }
+
+
+def main() -> None:
+    """Run the page."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--write", action="store_true", help="keep what was printed below benchmarks/results")
+    arguments = parser.parse_args()
+    began, transcript, seconds = time.monotonic(), [], {}
+    with tempfile.TemporaryDirectory(prefix="celora-champions-") as folder:
+        home = Path(folder)
+        up = subprocess.Popen(
+            ["celora", "up"],  # noqa: S607  (this environment's)
+            env=environment(home),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        try:
+            for command, printed, took in run(blocks(PAGE.read_text(encoding="utf-8")), home):
+                shown = f"$ {command.strip()}\n{printed.strip()}\n".replace(str(home), "$CELORA_HOME")
+                print(shown, flush=True)
+                transcript.append(shown)
+                seconds[" ".join(command.split())[:60]] = round(took, 1)
+            held = claims(home)
+        finally:
+            up.terminate()
+            up.wait(timeout=120)
+    facts = {
+        "what": "docs/champions.md on smollm2-135m-instruct",
+        "claims": held,
+        "seconds": round(time.monotonic() - began),
+        "seconds_by_command": seconds,
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+    }
+    print(json.dumps(facts, indent=1))
+    if arguments.write:
+        (RESULTS / "champions.txt").write_text("\n".join(transcript), encoding="utf-8")
+        (RESULTS / "champions.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+    if not all(held.values()):
+        raise SystemExit("a claim of the page did not hold")
+
+
+if __name__ == "__main__":
+    main()

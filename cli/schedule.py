@@ -1,0 +1,284 @@
+"""``celora schedule``: models that train themselves again, by the clock or when their data grew.
+
+Unusual: as in ``submit``, every field of the job is an option of ``add``, beside or instead of a job file.
+"""
+
+from collections.abc import Iterable
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ..scheduling.calendar import explain, shown_every, zone
+from .options import Fields, command, fields_of
+from .output import Json, console, print_json, table
+from .record import record
+from .submit import is_file
+
+app = typer.Typer(
+    no_args_is_help=True,
+    help="Train again by the clock, or when the data grew.\n\n"
+    'Example: `celora schedule add weekly --cron "0 3 * * 1" --timezone Europe/Berlin --spec job.yaml`',
+)
+
+Tenant = Annotated[str, typer.Option(help="Whose it is.")]
+Name = Annotated[str, typer.Argument(metavar="NAME", help="Of the schedule.")]
+WHEN = "When to train"
+
+
+def add_schedule(
+    words: list[str] | None,
+    *,
+    spec: Path | None,
+    cron: str | None,
+    timezone: str | None,
+    every: str | None,
+    when_new_rows: int | None,
+    when_data_changed: bool,
+    missed: str,
+    overlap: str,
+    as_json: bool,
+    **options: str | list[str] | None,
+) -> None:
+    """Add a schedule: a job, and when to train it. What could not be trained is refused now.
+
+    A dataset file is read again when it changed; a dataset's name means its newest version at each slot.
+
+    Example: `celora schedule add weekly --cron "0 3 * * 1" --timezone Europe/Berlin --spec job.yaml`
+
+    Example: `celora schedule add grown --when-new-rows 500 --base-model smollm2-135m-instruct --dataset support-faq`
+    """
+    from ..tasks import schedules  # noqa: PLC0415  (Celery takes a third of a second to import)
+
+    words = list(words or [])
+    if not words or words[0].startswith("--"):
+        raise typer.BadParameter("the schedule needs a name first: celora schedule add NAME …")
+    name, *rest = words
+    fields = _absolute(fields_of([*([str(spec)] if spec else []), *rest], options, loose=""))
+    record()
+    made = schedules.add(
+        name,
+        fields,
+        cron=cron,
+        timezone=timezone,
+        every=every,
+        when_new_rows=when_new_rows,
+        when_data_changed=when_data_changed,
+        missed=missed,
+        overlap=overlap,
+    )
+    if as_json:
+        print_json(made)
+        return
+    first = f"; first at {_at(made, made['upcoming'][0])}" if made["upcoming"] else ""
+    typer.echo(f"{name} is added: {_when(made)}{first}\nSee it: celora schedule show {name}")
+
+
+def _option(kind: Any, text: str, *names: str) -> Any:
+    return Annotated[kind, typer.Option(*names, help=text, rich_help_panel=WHEN, show_default=False)]
+
+
+app.command("add", context_settings={"ignore_unknown_options": True})(
+    command(
+        add_schedule,
+        {
+            "words": (Annotated[list[str] | None, typer.Argument(metavar="NAME", help="Of the schedule.")], None),
+            "spec": (_option(Path | None, "A job file; options beside it override it."), None),
+            "cron": (_option(str | None, "Five fields: minute, hour, day, month, day of the week."), None),
+            "timezone": (_option(str | None, "Whose wall clock the cron line speaks of. [default: UTC]"), None),
+            "every": (_option(str | None, "An interval: 90s, 30m, 6h, 1d12h, 2w."), None),
+            "when_new_rows": (_option(int | None, "So many rows of the dataset that the last slot had not."), None),
+            "when_data_changed": (
+                _option(bool, "When the dataset holds anything else than at the last slot.", "--when-data-changed"),
+                False,
+            ),
+            "missed": (
+                _option(str, "What becomes of slots that nobody looked for: run-once or skip. [default: run-once]"),
+                "run-once",
+            ),
+            "overlap": (
+                _option(str, "What becomes of a slot before the last job is over: skip, queue or replace (the one that "
+                        "waits). [default: skip]"),
+                "skip",
+            ),
+            "as_json": (Json, False),
+        },
+    )
+)  # fmt: skip
+
+
+@app.command("list")
+def list_(
+    *, tenant: Annotated[str | None, typer.Option(help="Only this tenant's.")] = None, as_json: Json = False
+) -> None:
+    """List the schedules: when each is due, and what became of its last slot.
+
+    Example: `celora schedule list --json`
+    """
+    from ..tasks import schedules  # noqa: PLC0415  (as above)
+
+    record()
+    rows = schedules.listed(tenant)
+    if as_json:
+        print_json(rows)
+        return
+    if not rows:
+        typer.echo('No schedule. Add one: celora schedule add weekly --cron "0 3 * * 1" --spec job.yaml')
+        return
+    columns = ["schedule", "tenant", "when", "next slot", "last slot", "outcome", "job", "error"]
+    console().print(table(columns, map(_row, rows)))
+
+
+@app.command("show")
+def show(name: Name, *, tenant: Tenant = "default", as_json: Json = False) -> None:
+    """Show a schedule: its next five slots, and what the last ones did.
+
+    Example: `celora schedule show weekly`
+    """
+    from ..tasks import schedules  # noqa: PLC0415  (as above)
+
+    record()
+    found = schedules.show(name, tenant=tenant)
+    if as_json:
+        print_json(found)
+        return
+    out = console()
+    for line in _lines(found):
+        out.print(line, markup=False)
+    columns = ["slot", "outcome", "job", "status", "why"]
+    out.print(table(columns, (_slot(found, row) for row in found["slots"])) if found["slots"] else "no slot yet")
+
+
+@app.command("pause")
+def pause(name: Name, *, tenant: Tenant = "default") -> None:
+    """Give a schedule no jobs until it is resumed; a job that it has goes on.
+
+    Example: `celora schedule pause weekly`
+    """
+    from ..tasks import schedules  # noqa: PLC0415  (as above)
+
+    record()
+    schedules.pause(name, tenant=tenant)
+    typer.echo(f"{name} is paused. Let it go on: celora schedule resume {name}")
+
+
+@app.command("resume")
+def resume(name: Name, *, tenant: Tenant = "default") -> None:
+    """Let a paused schedule go on from now; slots of the meantime are not made up for.
+
+    Example: `celora schedule resume weekly`
+    """
+    from ..tasks import schedules  # noqa: PLC0415  (as above)
+
+    record()
+    schedules.resume(name, tenant=tenant)
+    found = schedules.show(name, tenant=tenant)
+    ahead = f"; next at {_at(found, found['upcoming'][0])}" if found["upcoming"] else ""
+    typer.echo(f"{name} goes on{ahead}")
+
+
+@app.command("run-now")
+def run_now(name: Name, *, tenant: Tenant = "default", as_json: Json = False) -> None:
+    """Train at once, behind the job that the schedule has if that is not over.
+
+    Example: `celora schedule run-now weekly`
+    """
+    from ..tasks import schedules  # noqa: PLC0415  (as above)
+
+    record()
+    slot = schedules.run_now(name, tenant=tenant)
+    if as_json:
+        print_json(slot)
+    else:
+        typer.echo(
+            f"{slot['job_id']}\nFollow it: celora status {slot['job_id']}" if slot["job_id"] else slot["message"]
+        )
+    if slot["outcome"] == "failed":
+        raise typer.Exit(1)
+
+
+@app.command("remove")
+def remove(name: Name, *, tenant: Tenant = "default") -> None:
+    """Remove a schedule; its jobs and adapters stay.
+
+    Example: `celora schedule remove weekly`
+    """
+    from ..tasks import schedules  # noqa: PLC0415  (as above)
+
+    record()
+    schedules.remove(name, tenant=tenant)
+    typer.echo(f"{name} is removed; its jobs and adapters stay.")
+
+
+def _absolute(fields: Fields) -> Fields:
+    """The fields with every dataset that is a file here named by its whole path, since the workers run elsewhere."""
+
+    def whole(source: Any) -> Any:
+        return str(Path(source).absolute()) if isinstance(source, str) and is_file(source) else source
+
+    made = dict(fields)
+    for name in ("dataset", "eval_dataset"):
+        given = made.get(name)
+        if isinstance(given, dict):
+            made[name] = {role: whole(source) for role, source in given.items()}  # pyright: ignore[reportUnknownVariableType]
+        elif given:
+            made[name] = whole(given)
+    if isinstance(made.get("gate"), dict) and made["gate"].get("must_pass"):
+        made["gate"] = {**made["gate"], "must_pass": whole(made["gate"]["must_pass"])}
+    return made
+
+
+def _when(row: dict[str, Any]) -> str:
+    if row["cron"]:
+        return f"{row['cron']} ({row['timezone']}): {explain(row['cron'])}"
+    if row["every_s"]:
+        return f"every {shown_every(row['every_s'])}"
+    dataset = row["spec"]["dataset"]
+    return (
+        f"when {dataset} has {row['when_new_rows']:,} new rows" if row["when_new_rows"] else f"when {dataset} changed"
+    )
+
+
+def _at(row: dict[str, Any], at: datetime) -> str:
+    """A slot on the wall clock of the schedule's zone."""
+    return f"{at.astimezone(zone(row['timezone'])):%a %Y-%m-%d %H:%M:%S %Z}"
+
+
+def _row(row: dict[str, Any]) -> tuple[Any, ...]:
+    last: dict[str, Any] = row["last"] or {}
+    outcome = last.get("status") or last.get("outcome")
+    ahead = "paused" if row["paused"] else _at(row, row["next_slot"]) if row["next_slot"] else None
+    slot = _at(row, last["at"]) if last else None
+    return (row["name"], row["tenant"], _when(row), ahead, slot, outcome, last.get("job_id"), row["last_error"])
+
+
+def _slot(found: dict[str, Any], row: dict[str, Any]) -> tuple[Any, ...]:
+    contest: dict[str, Any] = row["contest"] or {}
+    judged = f"{'promoted' if contest['promote'] else 'kept out'}, {contest['reason']}" if contest else ""
+    why = "; ".join(filter(None, (judged, row["message"])))
+    return (_at(found, row["at"]), row["outcome"], row["job_id"], row["status"], why)
+
+
+def _lines(found: dict[str, Any]) -> Iterable[str]:
+    spec = found["spec"]
+    contest = f", for champion {spec['champion']}" if spec.get("champion") else ""
+    yield f"{found['name']} of tenant {found['tenant']}" + (", paused" if found["paused"] else "")
+    yield f"  when      {_when(found)}"
+    yield f"  trains    {spec['base_model']} on {spec['dataset']}{contest}"
+    yield f"  missed    {found['missed']}; overlap {found['overlap']}"
+    if found["seen"]:
+        yield f"  since     {found['seen']['reference']}" + _grown(found)
+    if found["last_error"]:
+        yield f"  error     {found['last_error']} ({_at(found, found['last_error_at'])})"
+    if found["upcoming"]:
+        yield "next slots"
+        yield from (f"  {_at(found, slot)}" for slot in found["upcoming"])
+
+
+def _grown(found: dict[str, Any]) -> str:
+    looked: dict[str, Any] = found["looked"] or {}
+    counted = looked.get("counted")
+    if not found["when_new_rows"] or not counted or counted["pair"][1] != found["seen"]["sha256"]:
+        return ""
+    return f": {counted['rows']:,} of {found['when_new_rows']:,} new rows"
