@@ -5,10 +5,12 @@ from datetime import timedelta
 from sqlalchemy import insert
 
 from celora.models import beacon, transitions
+from celora.models.champion_tables import Champion, ChampionEvent, Rating
 from celora.models.database import now
+from celora.models.schedule_tables import Schedule, Slot
 from celora.models.spec import parse_spec
 from celora.models.states import Reason, Stage, Status
-from celora.models.tables import Event, Job, SafeBatch, Tenant
+from celora.models.tables import Event, Job, JobDataset, SafeBatch, Tenant
 
 WORKER, GPU = "cpu-0@here", {"queue": "gpu.cpu", "gpu_type": "cpu"}
 SPEC = {"base_model": "tiny", "dataset": "/data/rows.jsonl", "user": "ada"}
@@ -56,11 +58,25 @@ def fill(database):
                               updated_at=later))  # fmt: skip
         data = transitions.register_dataset(session, tenant="acme", name="rows", sha256="1" * 64, uri="file:///d",
                                             size_bytes=3_000_000_000)  # fmt: skip
-        from celora.models.tables import JobDataset
-
         session.add(JobDataset(job_id="done", role="train", dataset_id=data.id))
+        _keep_fresh(session, later)
     record.request_cancel("cancelled")
     record.request_pause("paused")
+
+
+def _keep_fresh(session, at):
+    """A schedule with a slot, a champion with its history, and what a person thought of two answers."""
+    spec = {**SPEC, "tenant": "acme"}
+    session.add(Schedule(id="s", tenant="acme", name="weekly", cron="0 3 * * 1", spec=spec, missed="run_once",
+                         overlap="skip", created_at=at, updated_at=at, last_slot=at))  # fmt: skip
+    session.flush()
+    session.add(Slot(schedule_id="s", key="k", at=at, created_at=at, outcome="submitted", job_id="done"))
+    session.add(Champion(tenant="acme", name="bot", job_id="done", version=1, since=at))
+    session.add(
+        ChampionEvent(tenant="acme", name="bot", kind="promoted", version=1, job_id="done", reason="first", at=at)
+    )
+    session.add(Rating(tenant="acme", one="done", other="done", held_out="eval", prompt_sha256="2" * 64, prompt="p",
+                       answer_one="a", answer_other="b", choice="one", by="ada", at=at))  # fmt: skip
 
 
 def many(database, jobs, events=4):

@@ -209,7 +209,7 @@ def _bucket(url: str, _access: SourceAccess) -> Generator[_Answer]:
     try:
         files: Any = fsspec.filesystem(scheme, use_listings_cache=False)  # pyright: ignore[reportUnknownMemberType]
     except ImportError as error:
-        extra = {"s3": "'celora[s3]'", "gs": "'celora[gcs]'"}[scheme]
+        extra = {"s3": "'celora[s3]'", "gs": "gcsfs"}[scheme]
         raise UnavailableError(f"reading {scheme}:// needs a part that is not installed ({error}).",
                                hint=f"Run: pip install {extra}") from error  # fmt: skip
     try:

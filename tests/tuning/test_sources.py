@@ -302,7 +302,7 @@ def test_a_missing_part_names_its_command(tmp_path, request_with):
     except ImportError:
         with pytest.raises(UnavailableError, match="gs:// needs a part") as caught:
             fetch(judge(request.dataset, request.sources), tmp_path / "to", request, silent)
-        assert "pip install 'celora[gcs]'" in caught.value.hint
+        assert "pip install gcsfs" in caught.value.hint
 
 
 def test_work_sees_local_files_and_they_are_gone_afterwards(web, tmp_path, request_with):
