@@ -1,6 +1,6 @@
 """The story of docs/champions.md on the real base: every command block of the page, run as it stands.
 
-    python benchmarks/champions.py                 about ten minutes on two cores; prints what the commands print
+    python benchmarks/champions.py                 three trainings; prints what the commands print
     python benchmarks/champions.py --write         and keeps it in benchmarks/results/champions.txt and .json
 
 It starts the whole system in a home of its own and stops it again. The claims at the end are read from the record: the
@@ -38,10 +38,9 @@ def environment(home: Path) -> dict[str, str]:
     return {**os.environ, "CELORA_HOME": str(home), "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}"}
 
 
-def run(commands: list[str], home: Path) -> Iterator[tuple[str, str, float]]:
-    """Run blocks one after the other; each with what it printed and its seconds. One that fails ends the story."""
+def run(commands: list[str], home: Path) -> Iterator[tuple[str, str]]:
+    """Run blocks one after the other; each with what it printed. One that fails ends the story."""
     for command in commands:
-        began = time.monotonic()
         done = subprocess.run(
             ["bash", "-euo", "pipefail", "-c", command],  # noqa: S607  (the page is for a person's bash)
             cwd=ROOT,
@@ -53,7 +52,7 @@ def run(commands: list[str], home: Path) -> Iterator[tuple[str, str, float]]:
         )
         if done.returncode:
             raise SystemExit(f"$ {command}\n{done.stdout}\n{done.stderr}\nended with {done.returncode}")
-        yield command, done.stdout, time.monotonic() - began
+        yield command, done.stdout
 
 
 def claims(home: Path) -> dict[str, bool]:
@@ -80,7 +79,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--write", action="store_true", help="keep what was printed below benchmarks/results")
     arguments = parser.parse_args()
-    began, transcript, seconds = time.monotonic(), [], {}
+    began, transcript = time.monotonic(), []
     with tempfile.TemporaryDirectory(prefix="celora-champions-") as folder:
         home = Path(folder)
         up = subprocess.Popen(
@@ -90,11 +89,10 @@ def main() -> None:
             stderr=subprocess.DEVNULL,
         )
         try:
-            for command, printed, took in run(blocks(PAGE.read_text(encoding="utf-8")), home):
+            for command, printed in run(blocks(PAGE.read_text(encoding="utf-8")), home):
                 shown = f"$ {command.strip()}\n{printed.strip()}\n".replace(str(home), "$CELORA_HOME")
                 print(shown, flush=True)
                 transcript.append(shown)
-                seconds[" ".join(command.split())[:60]] = round(took, 1)
             held = claims(home)
         finally:
             up.terminate()
@@ -103,8 +101,7 @@ def main() -> None:
         "what": "docs/champions.md on smollm2-135m-instruct",
         "claims": held,
         "seconds": round(time.monotonic() - began),
-        "seconds_by_command": seconds,
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores, load {os.getloadavg()[2]:.1f}",
     }
     print(json.dumps(facts, indent=1))
     if arguments.write:
