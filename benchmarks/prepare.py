@@ -2,17 +2,18 @@
 
 Rows of about 40 tokens (and, to compare, of about 400) are cut out of the standard library's own source; the tokenizer
 is trained on the same source, 24,000 tokens. Interleaved rounds, all on the cores of the machine: ``raw`` is the
-tokenizers library alone on the rendered texts, ``encode_batch`` in batches of a thousand with nothing kept, its threads
-as many as there are cores (TOKENIZERS_PARALLELISM is set so); ``raw_fast`` the same with ``encode_batch_fast``, which
-finds no offsets; ``prepare`` is all of it, from the file to the arrays on disk: reading, checking, looking for repeats
-and private data, rendering, tokenizing, masking, writing, shared out to as many processes; ``datasets_map`` is the
-tokenizer through ``datasets``, batched, on texts that are rendered already. Rates in tokens a second; medians; ratios
-are of the same round, of the wall clock and of the CPU time of all threads and processes, which other work on the
-machine disturbs less. Then one child process prepares a million rows; told are the most memory that it held itself
-(VmHWM of the kernel) and the most that it and its copies held together (their shares of what they share, PSS, looked
-at four times a second); then it tokenizes the same rows as ``raw`` does, for the ratio at that size. ``dedupe`` is what finding exact and normalised repeats costs by itself, in one process: the
-hashes of rows that are read already, and the look at the hashes. The load average before and after says how quiet the
-machine was.
+tokenizers library alone on the rendered texts, ``encode_batch`` in batches of a thousand with nothing kept, its
+threads as many as there are cores (TOKENIZERS_PARALLELISM is set so); ``raw_fast`` the same with
+``encode_batch_fast``, which finds no offsets; ``prepare`` is all of it, from the file to the arrays on disk: reading,
+checking, looking for repeats and private data, rendering, tokenizing, masking, writing, shared out to as many
+processes; ``datasets_map`` is the tokenizer through ``datasets``, batched, on texts that are rendered already. Rates
+in tokens a second; medians; ratios are of the same round, of the wall clock and of the CPU time of all threads and
+processes, which other work on the machine disturbs less. Then one child process prepares a million rows; told are the
+most memory that it held itself (VmHWM of the kernel) and the most that it and its copies held together (their shares
+of what they share, PSS, looked at four times a second); then it tokenizes the same rows as ``raw`` does, for the ratio
+at that size. ``dedupe`` is what finding exact and normalised repeats costs by itself, in one process: the hashes of
+rows that are read already, and the look at the hashes. The load average before and after says how quiet the machine
+was.
 
     python benchmarks/prepare.py [--rows N] [--rounds N] [--write]
 """
@@ -287,6 +288,7 @@ def child(folder: Path) -> None:
     with tempfile.TemporaryDirectory(dir=folder) as place:
         result, phases = prepare_rows(folder / "base", data, Path(place))
     taken, taken_cpu, held = time.perf_counter() - started, cpu_s() - used, peak_memory_bytes()
+    took = dict(durations(phases))
     raw, raw_cpu = raw_s(folder, data)
     facts = {
         "rows": result.train_rows + sum(result.eval_rows.values()),
@@ -299,7 +301,7 @@ def child(folder: Path) -> None:
         "prepare_of_raw_cpu": round(raw_cpu / taken_cpu, 3),
         "peak_memory_bytes": held,
         "torch_loaded": "torch" in sys.modules,
-        "phases_s": dict(durations(phases)),
+        "phases_s": took,
     }
     print(json.dumps(facts))
 
