@@ -46,7 +46,7 @@ def test_every_command_of_the_page_runs_and_every_claim_of_it_holds(started, bas
     ):
         assert words in page
         page = page.replace(words, ours)
-    printed = {command: text for command, text in story.run(story.blocks(page), home)}
+    printed = dict(story.run(story.blocks(page), home))
     said = {name: text for command, text in printed.items() for name in COMMANDS if COMMANDS[name] in command}
 
     assert story.claims(home) == dict.fromkeys(story.claims(home), True)
