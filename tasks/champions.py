@@ -24,8 +24,8 @@ from ..settings.errors import CeloraError, NotFoundError, SettingsError, Storage
 from ..settings.failpoints import hit
 from ..settings.settings import Settings, get_settings
 from ..storage.artifacts import Artifacts
-from ..workers import announce, queues
-from ..workers.celery import app
+from ..workers import queues, sending
+from ..workers.celery import EXPIRES_S, app
 from .base import task
 
 logger = logging.getLogger(__name__)
@@ -131,10 +131,11 @@ def spread(name: str, tenant: str) -> None:
         write_alias(get_database(), get_settings(), tenant, name)
     except CeloraError as error:
         logger.warning("champion %s: its alias is written later (%s)", name, error)
-    try:
-        app.send_task("celora.champions", queue=queues.ENTRY, expires=60, retry=False, ignore_result=True)
-    except announce.UNREACHABLE as error:
-        logger.info("champion %s: its change is told at the next round (%s)", name, error)
+
+    def send() -> None:
+        app.send_task("celora.champions", queue=queues.ENTRY, expires=EXPIRES_S, retry=False, ignore_result=True)
+
+    sending.attempt(send, f"the change of champion {name}")  # unheard, it is told at the next round
 
 
 def alias_uri(artifacts: Artifacts, tenant: str, name: str) -> str:

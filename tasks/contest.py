@@ -24,7 +24,7 @@ from ..settings.settings import get_settings
 from ..storage.artifacts import Artifacts
 from ..tuning.evaluated import Line, read
 from ..tuning.protocol import Rival
-from ..workers import announce
+from ..workers import sending
 from ..workers.carry import Held
 from . import champions as verbs
 from . import submission
@@ -157,7 +157,7 @@ def conclude(job_id: str) -> None:
     if outcome.get("stale"):
         try:
             submission.evaluate_again(job_id)
-        except (CeloraError, *announce.UNREACHABLE) as error:
+        except (CeloraError, *sending.UNREACHABLE) as error:
             logger.warning("job %s: `celora evaluate` would compare it with the new champion (%s)", job_id, error)
 
 
