@@ -12,6 +12,8 @@ from typing import Any, Literal
 from ..models.states import Reason, Stage
 
 LONGEST_WAIT_S = 600.0
+LOADING = "loading"
+"""The phase in which a trainer that ran out of memory had not begun to train."""
 
 Then = Literal["end", "again", "smaller"]
 
@@ -171,10 +173,12 @@ def next_rung(failed: Failed) -> Ruling:
     micro = int(failed.recipe.get("micro_batch") or 1)
     checkpointing = bool(failed.recipe.get("gradient_checkpointing"))
     limits = {"micro_batch": micro, "gradient_checkpointing": checkpointing or None}
-    if micro > 1:
+    facts: Mapping[str, Any] = failed.error.get("facts") or {}
+    loading = facts.get("phase") == LOADING  # smaller passes do not make the base smaller
+    if micro > 1 and not loading:
         why = f"the device ran out of memory with {micro} rows a pass"
         return _rung({**limits, "micro_batch": micro // 2, "why": why}, f"{why}; now at most {micro // 2}")
-    if not checkpointing and failed.stage is Stage.TRAIN:
+    if not checkpointing and failed.stage is Stage.TRAIN and not loading:
         why = "the device ran out of memory with one row a pass"
         return _rung({**limits, "gradient_checkpointing": True, "why": why}, f"{why}; now with gradient checkpointing")
     if failed.gpu == "auto" and failed.largest_bytes > failed.memory_bytes > 0:

@@ -18,6 +18,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from ..settings.errors import CeloraError, LimitError
+from ..tuning.failures import kind_of_log
 from ..tuning.limits import leftovers
 from ..tuning.protocol import PrepareRequest
 from .lease import Lease
@@ -247,6 +248,12 @@ def _death(code: int, phase: str, tail: str, oom_kills: int = 0) -> dict[str, An
             f"{phase or 'start'}).",
             "hint": "",
         }
+    if found := kind_of_log(tail):
+        return {
+            "code": found.code,
+            "message": f"the trainer died (while it did: {phase or 'start'}): {_last_line(tail)}",
+            "hint": "",
+        }
     if code < 0:
         return {
             "code": "killed",
@@ -261,6 +268,10 @@ def _death(code: int, phase: str, tail: str, oom_kills: int = 0) -> dict[str, An
         "message": f"the trainer left with exit code {code} and said neither done nor failed.",
         "hint": "The end of the job's log says more.",
     }
+
+
+def _last_line(tail: str) -> str:
+    return next((line.strip()[:300] for line in reversed(tail.splitlines()) if line.strip()), "nothing was said")
 
 
 def run_once(request: BaseModel, on_event: Handler, *, log: Path, environment: dict[str, str]) -> dict[str, Any]:

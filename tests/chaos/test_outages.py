@@ -52,7 +52,7 @@ def cluster(folder, valkey, postgres):
 
 
 def trains(cluster, job_id, beyond=0):
-    cluster.wait(lambda: cluster.job(job_id)["status"] == "running" and cluster.job(job_id)["step"] > beyond, 30)
+    cluster.wait(lambda: (job := cluster.job(job_id))["status"] == "running" and job["step"] > beyond, 30)
 
 
 def test_a_broker_that_dies_with_its_data_harms_no_job(cluster, valkey):
@@ -127,7 +127,7 @@ def test_an_id_that_is_sent_ten_times_to_two_control_workers_is_one_job(cluster,
 @pytest.mark.parametrize("stage", ["prepare", "train", "evaluate"])
 def test_a_cancel_ends_whatever_stage_runs(cluster, door, stage):
     ids = cluster.submit(1, steps=2000 if stage == "train" else 5, base=f"chain:slow-{stage}")
-    cluster.wait(lambda: cluster.job(ids[0])["status"] == "running" and cluster.job(ids[0])["stage"] == stage, 30)
+    cluster.wait(lambda: runs(cluster.job(ids[0]), stage), 30)
     began = time.monotonic()
     door.cancel(ids[0])
     cluster.wait_final(ids, 10)
@@ -148,6 +148,11 @@ def test_a_cancel_needs_neither_worker_nor_broker(cluster, door, valkey):
         valkey.thaw()
     assert answer["seconds"] < 1 + calm
     assert cluster.job(waiting[0])["status"] == "cancelled"
+
+
+def runs(job, stage):
+    """Whether one look at the job finds it in that stage."""
+    return (job["status"], job["stage"]) == ("running", stage)
 
 
 @pytest.mark.parametrize("how", ["dead", "frozen", "blackhole"])

@@ -125,6 +125,16 @@ def test_the_ladder_ends_where_no_larger_device_may_be_had(facts):
     assert not decide("out_of_memory", **known).again
 
 
+@pytest.mark.parametrize(("largest", "again"), [(80 * GIB, True), (16 * GIB, False)])
+def test_a_base_that_does_not_even_load_needs_a_larger_device_at_once(largest, again):
+    error = {"code": "out_of_memory", "facts": {"phase": "loading", "micro_batch": 4}}
+    ruled = decide(
+        "out_of_memory", error=error, recipe={"micro_batch": 4}, memory_bytes=16 * GIB, largest_bytes=largest
+    )
+    assert ruled.again is again
+    assert ruled.adjusted is None
+
+
 def test_an_evaluation_has_nothing_to_recompute():
     ruled = decide("out_of_memory", stage=Stage.EVALUATE, recipe={"micro_batch": 1, "gradient_checkpointing": False})
     assert not ruled.again

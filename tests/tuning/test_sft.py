@@ -155,7 +155,7 @@ def test_a_packed_run_trains_on_the_same_tokens_in_fewer_sequences(make_request,
     run(make_request(out="plain", epochs=1), plain)
     run(make_request(out="packed", epochs=1, packing=True, micro_batch=1, accumulation=1), packed)
     assert plain.of("progress")[-1]["tokens"] == packed.of("progress")[-1]["tokens"] == 250
-    assert packed.of("started")[0]["planned_steps"] == 5  # 22 rows, 250 tokens, in sequences of at most 64
+    assert packed.of("started")[0]["planned_steps"] == 4  # 22 rows, 250 tokens, in sequences of at most 64
 
 
 def test_packing_is_refused_where_the_model_lets_rows_see_each_other(make_request, recorder, monkeypatch):

@@ -22,6 +22,7 @@ from celora.workers.supervisor import Drained, Limits, TrainerError, _death, sup
         (-signal.SIGABRT, "Fatal Python error: Aborted", "killed", "ended by signal 6"),
         (-signal.SIGKILL, "", "killed", "ended by signal 9"),
         (3, "", "internal", "exit code 3"),
+        (1, "Error out of memory at line 380 in file /src/pythonInterface.cpp", "out_of_memory", "died .*: Error out"),
     ],
 )
 def test_the_kernels_limits_are_told_from_other_deaths(code, tail, kind, says):
