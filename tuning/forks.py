@@ -31,6 +31,9 @@ MOST_PROCESSES = 8
 WAITING_PIECES = 3
 """Pieces that one copy has at a time, so that it never waits for the next."""
 
+GARBAGE = 50_000
+"""Objects until garbage is looked for. A piece leaves next to none, and is gone when it is done."""
+
 PR_SET_PDEATHSIG = 1
 FAILED = 70
 
@@ -155,6 +158,7 @@ def _be_a_copy(work: Callable[[Any], Any], connection: Connection, foreign: list
             signal.signal(number, signal.SIG_DFL)
         os.environ["TOKENIZERS_PARALLELISM"] = "false"  # its threads stayed with the parent
         gc.freeze()  # what was there before is the parent's: looking at it would copy its pages
+        gc.set_threshold(GARBAGE)
         limits.impose_again()
         _serve(work, connection)
         os._exit(0)

@@ -8,13 +8,14 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .faults import BadLine, BadLines
 from .masks import Span, trained_ranges
+from .prepared import prompt_line
 from .receipt import KEPT_LINES, SetFacts
 from .rows import Row, Said, Turns
 from .shapes import Shapes
@@ -46,7 +47,7 @@ class Done:
     tokens: NDArray[np.int32]
     mask: NDArray[np.uint8]
     lengths: NDArray[np.int64]
-    prompts: list[dict[str, Any]]
+    prompts: list[str]
     facts: SetFacts
     bad: BadLines
 
@@ -99,6 +100,12 @@ class Pieces:
         self._shapes, self._control = Shapes(template), _ControlWords(template)
         self._inner = backend(template.tokenizer)
         self._bytes = TokenBytes.of(self._inner, template.special_tokens) if large else None
+        self._tails: dict[str, list[int]] = {}
+        self._cuts = [
+            token.content
+            for number, token in self._inner.get_added_tokens_decoder().items()
+            if number in template.special_tokens and not (token.lstrip or token.rstrip or token.single_word)
+        ]
         resize = getattr(self._inner.model, "_resize_cache", None)  # its Python part says nothing of the cache
         if large and resize:
             resize(CACHED_WORDS)
@@ -120,10 +127,10 @@ class Pieces:
         texts = self._texts(cut, facts, bad)
         if not texts.said:
             return Done(*_nothing(), [], facts, bad)
-        ids, ranges = self._tokens(texts)
+        ids, ranges, begins = self._tokens(texts)
         counts = np.array([len(row) for row in ids], dtype=np.int64)
         flat = np.fromiter(chain.from_iterable(ids), dtype=np.int32, count=int(counts.sum()))
-        prompts = self._prompts(texts, ids, facts)
+        prompts = self._prompts(texts, ids, begins, facts)
         kept = self._kept(counts, ranges, prompts, facts)
         self._count(texts, counts, ranges, kept, facts)
         stay: list[int] = np.flatnonzero(kept).tolist() if self._held_out else []
@@ -179,8 +186,8 @@ class Pieces:
         texts.others[place] = rendered
         texts.said.append(rendered.text)
 
-    def _tokens(self, texts: _Texts) -> tuple[list[list[int]], Ranges]:
-        """Each row's tokens, and which of them carry loss."""
+    def _tokens(self, texts: _Texts) -> tuple[list[list[int]], Ranges, dict[int, int]]:
+        """Each row's tokens, which of them carry loss, and of rows told by their bytes where the last answer begins."""
         said, asks = texts.said, {place for place, row in texts.others.items() if row.spans is not None}
         ids: list[list[int]] = [[]] * len(said)
         quick = [place for place in range(len(said)) if place not in asks]
@@ -190,16 +197,18 @@ class Pieces:
         del encodings
         ranges = [(place, 0, len(ids[place])) for place, row in texts.others.items() if row.spans is None]
         found = [np.array(ranges, dtype=np.int64).reshape(-1, 3)]
+        begins: dict[int, int] = {}
         if texts.spans:
             known, unsure = self._by_bytes(texts, ids)
             found.append(known)
             asks |= unsure
+            begins = dict(zip(known[:, 0].tolist(), known[:, 1].tolist(), strict=True)) if self._held_out else {}
         for place, encoding in self._offsets(said, sorted(asks)):
             ids[place], spans = encoding.ids, self._spans(texts, place)
             end_token, special = self._template.end_token, self._template.special_tokens
             trained = trained_ranges(encoding, ids[place], said[place], spans, special=special, end_token=end_token)
             found.append(np.array([(place, *one) for one in trained], dtype=np.int64).reshape(-1, 3))
-        return ids, Ranges(*np.concatenate(found).T)
+        return ids, Ranges(*np.concatenate(found).T), begins
 
     def _offsets(self, said: list[str], places: list[int]) -> "Iterable[tuple[int, Encoding]]":
         encodings = self._inner.encode_batch([said[place] for place in places], add_special_tokens=False)
@@ -229,13 +238,37 @@ class Pieces:
         said, spans = texts.said[place].encode(), [span for row, *span in texts.spans if row == place]
         return [Span(len(said[:start].decode()), len(said[:end].decode())) for start, end in spans]
 
-    def _prompts(self, texts: _Texts, ids: list[list[int]], facts: SetFacts) -> dict[int, list[int]]:
+    def _prompts(
+        self, texts: _Texts, ids: list[list[int]], begins: dict[int, int], facts: SetFacts
+    ) -> dict[int, list[int]]:
         """The tokens of the prompts that are wanted, by row."""
-        encodings = self._inner.encode_batch_fast(list(texts.asked.values()), add_special_tokens=False)
-        prompts = {place: encoding.ids for place, encoding in zip(texts.asked, encodings, strict=True)}
+        starts = {place: start for place, start, _ in texts.spans}  # of the last answer with loss
+        prompts = {
+            place: prompt
+            for place, begin in begins.items()
+            if starts[place] == len(texts.asked[place].encode())
+            and (prompt := self._alike(texts.asked[place], ids[place], begin))
+        }
+        left = [place for place in texts.asked if place not in prompts]
+        encodings = self._inner.encode_batch_fast([texts.asked[place] for place in left], add_special_tokens=False)
+        prompts |= {place: encoding.ids for place, encoding in zip(left, encodings, strict=True)}
         facts.boundary_checked += len(prompts)
         facts.boundary_merged += sum(ids[place][: len(prompt)] != prompt for place, prompt in prompts.items())
         return prompts
+
+    def _alike(self, prompt: str, ids: list[int], begin: int) -> list[int]:
+        """The tokens of a prompt that a row begins with, where they are plainly the row's own; else none.
+
+        A control token is cut out before anything else is looked at, so what stands on either side does not count for
+        the other. The prompt is the row up to its last control token, and some more words ("assistant", say).
+        """
+        cut = max((prompt.rfind(word) + len(word) for word in self._cuts if word in prompt), default=0)
+        words = self._tails.get(tail := prompt[cut:])
+        if words is None:
+            words = self._tails[tail] = self._inner.encode(tail, add_special_tokens=False).ids if cut else []
+        at = begin - len(words)
+        special = self._template.special_tokens
+        return ids[:begin] if cut and at > 0 and ids[at - 1] in special and ids[at:begin] == words else []
 
     def _kept(
         self, counts: NDArray[np.int64], ranges: Ranges, prompts: dict[int, list[int]], facts: SetFacts
@@ -282,12 +315,11 @@ class Pieces:
             flat, mask, lengths = flat[stays], mask[stays], lengths[kept]
         return flat, mask, lengths
 
-    def _told(self, texts: _Texts, place: int, prompt: list[int]) -> dict[str, Any]:
-        """What ``eval_rows`` gives of a held-out row."""
+    def _told(self, texts: _Texts, place: int, prompt: list[int]) -> str:
+        """A held-out row's line in its file."""
         said, line = texts.rows[place]
         row = said if isinstance(said, Row) else row_of(*said, line)
-        reference = self._template.reference(row)
-        return {"prompt_tokens": prompt, "prompt": _readable(row), "reference": reference, "line": line}
+        return prompt_line(prompt, _readable(row), self._template.reference(row), line)
 
 
 def _nothing() -> tuple[NDArray[np.int32], NDArray[np.uint8], NDArray[np.int64]]:

@@ -10,7 +10,7 @@ receipt.json, tokenizer/  the tokenizer carries the chat template in force
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -101,11 +101,13 @@ class SetWriter:
         self.tokens += len(tokens)
         self.trained_tokens += int(mask.sum(dtype=np.int64))
 
-    def write_prompt(self, prompt: dict[str, Any]) -> None:
-        """One of the rows that ``eval_rows`` gives; in a held-out set each row has one."""
+    def write_prompts(self, prompts: Sequence[str]) -> None:
+        """Some of the rows that ``eval_rows`` gives, as ``prompt_line`` writes them; each held-out row has one."""
         if self._prompts is None:
-            raise ValueError("training rows have no prompts")
-        self._prompts.write(json.dumps(prompt, ensure_ascii=False) + "\n")
+            if prompts:
+                raise ValueError("training rows have no prompts")
+            return
+        self._prompts.writelines(prompts)
 
     def close(self) -> None:
         """Finish the files."""
@@ -149,6 +151,12 @@ class _ArrayWriter:
         # numpy leaves room for the first axis to grow, so the header is as long with any count (numpy.lib.format)
         header = {"descr": self._dtype.str, "fortran_order": False, "shape": (self._count,)}
         np.lib.format.write_array_header_1_0(self._file, header)
+
+
+def prompt_line(tokens: Sequence[int], prompt: str, reference: str, line: int) -> str:
+    """A held-out row's line in its file: what is asked, what a good answer is compared with, and where it stood."""
+    facts = {"prompt_tokens": tokens, "prompt": prompt, "reference": reference, "line": line}
+    return json.dumps(facts, ensure_ascii=False) + "\n"
 
 
 def permutation(rows: int, *seed: int) -> NDArray[np.int64]:

@@ -85,8 +85,7 @@ class Tokenization:
         with SetWriter(self.folder, self.name) as writer:
             for size, piece in self._pieces(rows):
                 writer.write(piece.tokens, piece.mask, piece.lengths)
-                for prompt in piece.prompts:
-                    writer.write_prompt(prompt)
+                writer.write_prompts(piece.prompts)
                 facts.extend(piece.facts)
                 bad.extend(piece.bad)
                 done += size

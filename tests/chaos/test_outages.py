@@ -44,11 +44,12 @@ def door(cluster):
 @pytest.fixture(scope="module")
 def cluster(folder, valkey, postgres):
     """Two GPU workers on PostgreSQL and Valkey."""
-    settings = {"CELORA_DEAF_AFTER_S": "3"}
+    settings = {"CELORA_DEAF_AFTER_S": "1.5"}
     url = postgres.create("record")
     with Cluster(folder / "home", broker_url=valkey.url, database_url=url, settings=settings) as running:
         running.start(2)
         yield running
+        running.stop(grace_s=0)  # how they leave is shown elsewhere
 
 
 def trains(cluster, job_id, beyond=0):
@@ -56,7 +57,7 @@ def trains(cluster, job_id, beyond=0):
 
 
 def test_a_broker_that_dies_with_its_data_harms_no_job(cluster, valkey):
-    ids = cluster.submit(4, steps=150)
+    ids = cluster.submit(3, steps=100)
     trains(cluster, ids[0])
     attempts = {job_id: cluster.job(job_id)["attempt"] for job_id in ids}
     valkey.restart(keep=False, away_s=1)
@@ -66,7 +67,7 @@ def test_a_broker_that_dies_with_its_data_harms_no_job(cluster, valkey):
 
 
 def test_connections_that_are_cut_harm_no_job(cluster, valkey):
-    ids = cluster.submit(2, steps=100)
+    ids = cluster.submit(2, steps=60)
     trains(cluster, ids[0])
     valkey.drop_clients()
     later = cluster.submit(1, steps=5)
@@ -168,10 +169,10 @@ def test_a_submit_returns_within_a_second_whatever_the_broker_does(cluster, valk
             else:
                 proxy.mode = {"dead": "down", "blackhole": "blackhole"}[how]
             try:
-                answers = [door.submit(f"{how}-{number}", cluster.spec(steps=5)) for number in range(3)]
+                answers = [door.submit(f"{how}-{number}", cluster.spec(steps=5)) for number in range(2)]
             finally:
                 valkey.thaw()
-        assert [answer["ok"] for answer in answers] == [True] * 3
+        assert [answer["ok"] for answer in answers] == [True] * 2
         assert max(answer["seconds"] for answer in answers) < 1 + calm
         ids = [answer["id"] for answer in answers]
         cluster.wait_final(ids, 60)

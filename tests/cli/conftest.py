@@ -1,6 +1,7 @@
 """An installation of its own for each test: an empty home, a SQLite record; one broker for all."""
 
 import json
+import logging
 
 import pytest
 from typer.testing import CliRunner
@@ -61,3 +62,12 @@ def job(celora, rows):
     result = celora("submit", "--base-model", "smollm2-135m-instruct", "--dataset", rows, "--json")
     assert result.exit_code == 0, result.stderr
     return result.json()["id"]
+
+
+@pytest.fixture(autouse=True)
+def _no_handler_stays():
+    """A command that sets up logging does so on the stream of its own test, which is closed afterwards."""
+    yield
+    root = logging.getLogger()
+    for handler in [handler for handler in root.handlers if type(handler) is logging.StreamHandler]:
+        root.removeHandler(handler)

@@ -61,14 +61,14 @@ def most_held(base, data, out):
 
 
 @pytest.mark.slow
-def test_memory_grows_by_less_than_150_bytes_a_row(tiny_base, tmp_path):
+def test_memory_grows_by_less_than_500_bytes_a_row(tiny_base, tmp_path):
     """So a million rows stay far below 2 GiB; benchmarks/prepare.py measures that very number."""
     base = tiny_base.source
     small = most_held(base, write_rows(tmp_path / "small.jsonl", 30_000), tmp_path / "small")
     large = most_held(base, write_rows(tmp_path / "large.jsonl", 100_000), tmp_path / "large")
     assert large["rows"] > 85_000
     more = large["own"] - small["own"]
-    assert more < 70_000 * 150
+    assert more < 70_000 * 500
     million = large["own"] + 900_000 * max(more, 0) / 70_000
     assert million < 1024 * MIB
     assert large["together"] < 1024 * MIB

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from celora.settings.errors import NotFoundError
-from celora.tuning.prepared import PreparedSet, SetWriter, eval_rows
+from celora.tuning.prepared import PreparedSet, SetWriter, eval_rows, prompt_line
 
 
 def pieces(rng, counts):
@@ -32,10 +32,10 @@ def test_a_set_written_in_pieces_is_the_file_that_numpy_would_have_written_at_on
 def test_prompts_stand_beside_held_out_rows_only(tmp_path):
     with SetWriter(tmp_path, "near") as writer:
         writer.write(np.array([1, 2], dtype=np.int32), np.array([0, 1], dtype=np.uint8), np.array([2]))
-        writer.write_prompt({"prompt": "é", "line": 3})
-    assert list(eval_rows(tmp_path, "near")) == [{"prompt": "é", "line": 3}]
+        writer.write_prompts([prompt_line([1, 2], "é", "ü", 3)])
+    assert list(eval_rows(tmp_path, "near")) == [{"prompt_tokens": [1, 2], "prompt": "é", "reference": "ü", "line": 3}]
     with SetWriter(tmp_path, "train") as writer, pytest.raises(ValueError, match="no prompts"):
-        writer.write_prompt({})
+        writer.write_prompts([""])
 
 
 def test_a_set_that_is_discarded_leaves_no_file(tmp_path):
