@@ -1,15 +1,18 @@
 import json
 import os
+import sqlite3
 import subprocess
 import sys
 import threading
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from celora.cli.record import record
 from celora.models import transitions
+from celora.models.database import get_database
 from celora.models.spec import JobSpec
 from celora.models.states import Status
 from celora.models.tables import Job
@@ -177,11 +180,22 @@ def test_the_same_id_twice_is_one_job(celora, rows):
     assert jobs() == 1
 
 
+def test_two_commands_that_make_the_record_at_once_both_get_it(celora, rows):
+    database = get_database()
+    path = Path(database.url.database)
+    path.parent.mkdir(parents=True)
+    with closing(sqlite3.connect(path)) as half_made:  # what another command has when it is about to make the tables
+        half_made.execute("PRAGMA journal_mode=WAL")
+    assert celora("submit", *BASE, "--dataset", rows, "--json").exit_code == 0
+    assert jobs() == 1
+
+
 def ends(job_id, act):
     """Ends the job from another thread as soon as it is in the record, as a worker would."""
 
     def run():
-        while True:
+        deadline = time.monotonic() + 30
+        while time.monotonic() < deadline:
             with record().session() as session:
                 if session.get(Job, job_id) is not None:
                     break
