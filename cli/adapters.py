@@ -4,7 +4,7 @@ import json
 import shutil
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
@@ -14,14 +14,15 @@ from ..models.tables import Job
 from ..settings.errors import NotFoundError, SettingsError, StorageError
 from ..settings.gpus import gpu_catalogue
 from ..settings.secrets import Secrets
-from ..settings.settings import get_settings
+from ..settings.settings import Settings, get_settings
 from ..storage.artifacts import Artifacts
 from ..storage.manifest import MANIFEST, verify_manifest
 from ..storage.paths import confine
-from ..tuning.adapter import python_snippet
-from ..tuning.protocol import Base, GenerateRequest
+from ..tuning.adapter import merged_snippet, python_snippet
+from ..tuning.protocol import Base, GenerateRequest, MergeRequest
 from .bases import hub_access
 from .output import Json, console, print_json, progress_console, size, table
+from .precision import Precision
 from .record import record
 
 Named = Annotated[str, typer.Argument(metavar="NAME|ID", help="A champion, else an adapter's name, else a job's id.")]
@@ -55,22 +56,37 @@ def pull(
         Path | None, typer.Argument(metavar="[DIR]", help="Where to; a new folder here unless given.")
     ] = None,
     *,
+    merged: Annotated[
+        bool, typer.Option("--merged", help="Whole weights: the adapter folded into its 16-bit base, on this machine.")
+    ] = False,
+    dtype: Annotated[Precision, typer.Option(help="Of the merged weights.")] = Precision.BF16,
     tenant: Tenant = "default",
     as_json: Json = False,
 ) -> None:
     """Copy an adapter to a folder, verify it, and print the lines of Python that use it.
 
+    With --merged it becomes a model of its own, for servers that take no adapters: folded into the base as it was
+    before quantization, written, read again and compared with base and adapter side by side.
+
     Example: `celora pull 019a… my-adapter`
+
+    Example: `celora pull support-bot my-model --merged --dtype bf16`
     """
     job, _ = _published(named, tenant)
-    target = (folder or Path(job.name or job.id)).absolute()
+    name = f"{job.name or job.id}-merged" if merged else job.name or job.id
+    target = (folder or Path(name)).absolute()
     if target.exists() and any(target.iterdir()):
         raise SettingsError(f"the folder {target} is not empty.", hint="Give another one: celora pull ID DIR")
-    _fetch(str(job.adapter_uri), target)
-    lines = python_snippet(Base.model_validate(job.base), str(target)).splitlines()
+    if merged:
+        facts, lines = _merge(job, target, dtype), merged_snippet(str(target)).splitlines()
+    else:
+        _fetch(str(job.adapter_uri), target)
+        facts, lines = {}, python_snippet(Base.model_validate(job.base), str(target)).splitlines()
+    for warning in facts.get("warnings", []):
+        progress_console().print(f"warning: {warning}", style="yellow", markup=False)
     if as_json:
         files = [{"name": path.name, "size_bytes": path.stat().st_size} for path in sorted(target.iterdir())]
-        print_json({"id": job.id, "folder": str(target), "files": files, "python": lines})
+        print_json({"id": job.id, "folder": str(target), "files": files, "python": lines, **facts})
     else:
         typer.echo(f"{target}\n")
         typer.echo("\n".join(lines))
@@ -91,9 +107,6 @@ def generate(
 
     Example: `celora generate support-bot "My kettle arrived broken, order A123. Thank you. Maria"`
     """
-    from ..workers.gpu import devices  # noqa: PLC0415  (only this command and the workers look for devices)
-    from ..workers.supervisor import run_once  # noqa: PLC0415  (the same)
-
     (job, told), settings = _published(named, tenant), get_settings()
     progress_console().print("the bare base of " + told if base_only else told, style="dim", markup=False)
     said = [sys.stdin.read() if prompt == "-" else prompt for prompt in prompts]
@@ -110,20 +123,49 @@ def generate(
         system=system,
         max_new_tokens=max_new_tokens,
         temperature=temperature,
-        device="cuda" if devices(gpu_catalogue(settings.gpus)) else "cpu",
+        device=_device(settings),
     )
-    result = run_once(
-        request,
-        Phases(),
-        log=settings.logs / "generate.log",
-        environment=Secrets(settings.home).environment("HF_TOKEN"),
-    )
+    result = _trainer(request, settings, "generate.log")
     if as_json:
         print_json(
             [{"prompt": prompt, "answer": answer} for prompt, answer in zip(said, result["answers"], strict=True)]
         )
     else:
         typer.echo("\n".join(result["answers"]))
+
+
+def _merge(job: Job, target: Path, dtype: Precision) -> dict[str, Any]:
+    """Write the merged model to a folder; what the check of it found."""
+    settings = get_settings()
+    if target.exists():
+        target.rmdir()  # it is empty
+    request = MergeRequest(
+        job=job.id,
+        attempt=job.attempt,
+        cache_dir=str(settings.cache),
+        hub=hub_access(settings),
+        threads=settings.trainer_threads,
+        base=Base.model_validate(job.base),
+        adapter_dir=str(_local(str(job.adapter_uri))),
+        dtype=dtype.dtype,
+        out_dir=str(target),
+        device=_device(settings),
+    )
+    return _trainer(request, settings, "merge.log")
+
+
+def _device(settings: Settings) -> Literal["cpu", "cuda"]:
+    from ..workers.gpu import devices  # noqa: PLC0415  (only these commands and the workers look for devices)
+
+    return "cuda" if devices(gpu_catalogue(settings.gpus)) else "cpu"
+
+
+def _trainer(request: GenerateRequest | MergeRequest, settings: Settings, log: str) -> dict[str, Any]:
+    """Let a trainer of our own do it, and show its phases."""
+    from ..workers.supervisor import run_once  # noqa: PLC0415  (Celery takes a third of a second to import)
+
+    environment = Secrets(settings.home).environment("HF_TOKEN")
+    return run_once(request, Phases(), log=settings.logs / log, environment=environment)
 
 
 class Phases:

@@ -12,6 +12,7 @@ from ..settings.settings import get_settings
 from ..storage.artifacts import Artifacts
 from .contest import competed, contest, verdict
 from .output import Json, cell, console, duration, money, print_json, table
+from .precision import Precision
 from .record import record
 
 JobId = Annotated[str, typer.Argument(metavar="ID", help="The job's id.")]
@@ -47,6 +48,11 @@ def status(job_id: JobId, *, as_json: Json = False) -> None:
         out.print(f"{name:<10} {value}", markup=False)
     if job.get("metrics"):
         out.print(compared(job["metrics"]))
+    evaluation: Summary = job.get("evaluation") or {}
+    served: dict[str, Summary] = evaluation.get("serving") or {}
+    for dtype, told in served.items():
+        out.print(f"\non the unquantized base in {dtype}, as it will be served:", markup=False)
+        out.print(compared(told["metrics"]))
 
 
 def list_(
@@ -127,15 +133,27 @@ def cancel(job_id: JobId, *, as_json: Json = False) -> None:
     typer.echo(f"Job {job_id} {words.get(answer, answer)}")
 
 
-def evaluate(job_id: JobId, *, as_json: Json = False) -> None:
+def evaluate(
+    job_id: JobId,
+    *,
+    serving_dtype: Annotated[
+        Precision | None, typer.Option(help="Measure on the unquantized base in this dtype, as it will be served.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
     """Measure a completed job's adapter against its base once more; the job's status stays.
 
+    An adapter that was trained on a base in 4 bits is mostly served on one in 16: --serving-dtype measures it there.
+    These numbers stand beside the job's own.
+
     Example: `celora evaluate 019a…`
+
+    Example: `celora evaluate 019a… --serving-dtype bf16`
     """
     from ..tasks import submission  # noqa: PLC0415  (Celery takes a third of a second to import)
 
     job_id = summary(job_id)["id"]
-    submission.evaluate_again(job_id)
+    submission.evaluate_again(job_id, serving_dtype.dtype if serving_dtype else None)
     if as_json:
         print_json({"id": job_id})
     else:

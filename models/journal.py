@@ -162,13 +162,34 @@ def evaluated_again(session: Session, job_id: str, values: dict[str, Any]) -> bo
     job = take(session, job_id, Job.status == Status.COMPLETED)
     if job is None:
         return False
+    served = (job.evaluation or {}).get("serving")
     apply(job, values)
+    if served:
+        job.evaluation = {**(job.evaluation or {}), "serving": served}
     if job.summary is not None:
         job.summary = {**job.summary, "metrics": job.metrics, "warnings": job.warnings}
     published = session.get(Adapter, job_id)
     if published is not None:
         published.metrics = job.metrics
     event(session, job_id, job.attempt, "info", "evaluated_again", "evaluated once more", {"metrics": job.metrics})
+    return True
+
+
+def measured_as_served(session: Session, job_id: str, values: dict[str, Any]) -> bool:
+    """A completed job was measured on its base as that will be served; its own metrics stay.
+
+    Args:
+        session: An open session.
+        job_id: The job.
+        values: ``dtype`` (float32, bfloat16, float16), ``metrics``, ``warnings`` and ``uri`` of what was measured.
+    """
+    job = take(session, job_id, Job.status == Status.COMPLETED)
+    if job is None:
+        return False
+    known = job.evaluation or {}
+    job.evaluation = {**known, "serving": {**known.get("serving", {}), values["dtype"]: values}}
+    told = f"measured on the base in {values['dtype']}, as it will be served"
+    event(session, job_id, job.attempt, "info", "measured_as_served", told, {"metrics": values["metrics"]})
     return True
 
 

@@ -1,7 +1,9 @@
 """``celora.evaluate``: a fresh process loads the adapter as its users will, checks it, measures it against its base."""
 
+from functools import partial
 from typing import Any
 
+from ..models import transitions
 from ..models.gate import REQUIRED
 from ..models.states import Stage
 from ..tuning.protocol import Base, EvaluateRequest, Rival
@@ -19,8 +21,13 @@ def evaluate(self: Any, job_id: str, attempt: int) -> dict[str, Any]:
 
 
 @task("reevaluate")
-def reevaluate(self: Any, job_id: str) -> dict[str, Any]:
-    """Evaluate a completed job once more; its metrics are renewed, its status stays."""
+def reevaluate(self: Any, job_id: str, serving_dtype: str | None = None) -> dict[str, Any]:
+    """Evaluate a completed job once more; its metrics are renewed, its status stays.
+
+    With a ``serving_dtype`` it is measured on the unquantized base in that dtype; the job's own metrics stay as well.
+    """
+    if serving_dtype:
+        return carry_again(self.request, job_id, partial(_as_served, serving_dtype), transitions.measured_as_served)
     told = carry_again(self.request, job_id, _work)
     contest.compete_again(job_id)
     return told
@@ -38,6 +45,15 @@ def _work(held: Held) -> dict[str, Any]:
         "evaluation": kept,
         "warnings": [*result["warnings"], *(met.warnings if met else [])],
     }
+
+
+def _as_served(dtype: str, held: Held) -> dict[str, Any]:
+    folder = f"evaluation-{dtype}"
+    as_trained = _request(held, None).model_dump()
+    request = {**as_trained, "serving_dtype": dtype, "out_dir": str(held.places.local(folder))}
+    result = held.run(EvaluateRequest.model_validate(request))
+    uri = held.places.upload(folder)
+    return {"dtype": dtype, "metrics": result["metrics"], "warnings": result["warnings"], "uri": uri}
 
 
 def _request(held: Held, rival: Rival | None) -> EvaluateRequest:

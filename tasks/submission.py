@@ -26,6 +26,7 @@ from ..settings.failpoints import hit
 from ..settings.gpus import gpu_catalogue
 from ..settings.settings import Settings, get_settings
 from ..storage.paths import confine
+from ..tuning.protocol import Dtype
 from ..tuning.sources import is_remote, judge
 from ..workers import announce, queues, sending
 from ..workers.carry import poke
@@ -207,8 +208,12 @@ def cancel(job_id: str) -> str:
     return answer
 
 
-def evaluate_again(job_id: str) -> None:
+def evaluate_again(job_id: str, serving_dtype: Dtype | None = None) -> None:
     """Send a completed job's evaluation to its GPU queue once more; its status stays.
+
+    Args:
+        job_id: The job.
+        serving_dtype: Measure on the unquantized base in this dtype, as it will be served, beside what was measured.
 
     Raises:
         NotFoundError: There is no such job.
@@ -229,8 +234,10 @@ def evaluate_again(job_id: str) -> None:
             )
         queue = queues.gpu_queue(job.gpu_type)
 
+    kwargs = {"job_id": job_id, **({"serving_dtype": serving_dtype} if serving_dtype else {})}
+
     def send() -> None:
-        app.send_task("celora.reevaluate", kwargs={"job_id": job_id}, queue=queue, retry=False, ignore_result=True)
+        app.send_task("celora.reevaluate", kwargs=kwargs, queue=queue, retry=False, ignore_result=True)
 
     if not sending.attempt(send, f"the evaluation of job {job_id}", within_s=sending.PATIENT_S):
         raise UnavailableError("the broker cannot be reached; nothing was sent.", hint="Try again when it is back.")

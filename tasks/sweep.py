@@ -6,7 +6,7 @@ the machines are kept by their own workers (``workers.housekeeping``).
 
 import logging
 from datetime import timedelta
-from typing import Any
+from typing import Any, get_args
 
 from ..models import retention
 from ..models.database import Database, get_database, now
@@ -15,6 +15,7 @@ from ..models.tables import Job
 from ..settings.errors import StorageError
 from ..settings.settings import Settings, get_settings
 from ..storage.artifacts import Artifacts
+from ..tuning.protocol import Dtype
 from . import champions
 from .base import task
 
@@ -23,11 +24,11 @@ logger = logging.getLogger(__name__)
 KEPT = frozenset({"receipt.json", "trackers"})
 """What stays of an attempt, whatever became of its job."""
 
-RESULTS = frozenset({"evaluation"})
+RESULTS = frozenset({"evaluation", *(f"evaluation-{dtype}" for dtype in get_args(Dtype))})
 """What stays of a completed job's attempts beside that; the published adapter is known by its own row."""
 
 
-@task("sweep", ignore_result=True)
+@task("sweep", ignore_result=True, send_events=False)
 def sweep(self: Any) -> None:  # noqa: ARG001  (Celery binds every task)
     """Remove what no live job needs."""
     settings, database = get_settings(), get_database()

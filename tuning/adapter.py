@@ -28,6 +28,7 @@ TOKENIZER_SUFFIXES = {".json", ".jinja", ".model", ".txt"}
 VLLM_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
 """What vLLM's ``--max-lora-rank`` takes (vllm/config/lora.py); an adapter needs the next that is not below its rank."""
 VLLM_DEFAULT_RANK = 16
+ASK = 'print(chat([{"role": "user", "content": "Hello"}], max_new_tokens=128)[0]["generated_text"][-1]["content"])'
 
 
 def servable(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -82,9 +83,24 @@ def python_snippet(base: Base, adapter: str) -> str:
     lines += [
         f"model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained({source}), {_quoted(adapter)})",
         f'chat = pipeline("text-generation", model=model, tokenizer=AutoTokenizer.from_pretrained({_quoted(adapter)}))',
-        'print(chat([{"role": "user", "content": "Hello"}], max_new_tokens=128)[0]["generated_text"][-1]["content"])',
+        ASK,
     ]
     return "\n".join(lines)
+
+
+def merged_snippet(folder: str) -> str:
+    """The few lines of Python that use a merged model.
+
+    Args:
+        folder: The model's folder, as the reader has it.
+    """
+    return "\n".join(
+        [
+            "from transformers import pipeline",
+            f'chat = pipeline("text-generation", model={_quoted(folder)})',
+            ASK,
+        ]
+    )
 
 
 def assemble(

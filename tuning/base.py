@@ -132,7 +132,7 @@ def load_model(
     from . import quantized  # noqa: PLC0415  (torch takes seconds to import)
 
     path = folder(base, cache, hub, emit)
-    code = _code_allowed(base.name, hub)
+    code = code_allowed(base.name, hub)
     if quantization == "none":
         return quantized.load(base, path, compute_dtype=compute_dtype, device=device, code=code, emit=emit), []
     return quantized.load_nf4(base, path, cache, compute_dtype=compute_dtype, device=device, code=code, emit=emit)
@@ -151,7 +151,7 @@ def add(
         cache,
         compute_dtype=compute_dtype,
         device=device,
-        code=_code_allowed(base.name, hub),
+        code=code_allowed(base.name, hub),
         emit=emit,
     )
     return base
@@ -219,7 +219,7 @@ def _checked(folder: Path, name: str, kind: Kind, hub: HubAccess) -> dict[str, A
     tokenizer = folder / "tokenizer_config.json"
     configs = [config, *([read_json(tokenizer)] if tokenizer.is_file() else [])]
     names = [path.name for path in folder.iterdir()]
-    refuse_unsafe(name, configs, names, code_allowed=_code_allowed(name, hub))
+    refuse_unsafe(name, configs, names, code_allowed=code_allowed(name, hub))
     if not config.get("model_type"):
         raise BaseModelError(f"{folder / 'config.json'} of {name} ({kind}) names no model_type.")
     return config
@@ -234,5 +234,6 @@ def _allowed(name: str, hub: HubAccess) -> None:
         )
 
 
-def _code_allowed(name: str, hub: HubAccess) -> bool:
+def code_allowed(name: str, hub: HubAccess) -> bool:
+    """Whether the operator listed the base among those whose own code may run."""
     return any(fnmatch(name, pattern) for pattern in hub.remote_code_bases)

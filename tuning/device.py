@@ -4,12 +4,11 @@
 
 import resource
 import warnings
-from typing import Literal
 
 import psutil
 import torch
 
-Dtype = Literal["float32", "bfloat16", "float16"]
+from .protocol import Dtype
 
 
 def compute_dtype(device: str) -> Dtype:

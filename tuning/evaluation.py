@@ -69,12 +69,13 @@ class _Evaluation:
         self.warnings: list[str] = []
         self.verification = Verification(Path(request.adapter_dir), request.base, request.recipe)
         self.verification.files()
-        self.dtype = self._dtype()
+        self.dtype = request.serving_dtype or self._dtype()
+        self.quantization = "none" if request.serving_dtype else request.recipe.quantization
         model, self.unquantized = bases.load_model(
             request.base,
             Path(request.cache_dir),
             request.hub,
-            quantization=request.recipe.quantization,
+            quantization=self.quantization,
             compute_dtype=self.dtype,
             device=request.device,
             emit=emit,
@@ -103,7 +104,10 @@ class _Evaluation:
 
     def check(self, primary: RowLosses) -> None:
         """The checks of behaviour, on the set that the trainer measured too."""
-        self.verification.loss(primary.mean, self.request.trainer_eval_loss, compute_dtype=self.dtype)
+        if self.request.serving_dtype:
+            self.verification.served(primary.mean, self.request.trainer_eval_loss, self.request.serving_dtype)
+        else:
+            self.verification.loss(primary.mean, self.request.trainer_eval_loss, compute_dtype=self.dtype)
         self._check_effect(_First(PreparedSet.load(self.prepared_dir, self.sets[0]), CHECKED_ROWS))
 
     def answer(self, found: _SetResult) -> None:
@@ -144,7 +148,7 @@ class _Evaluation:
             "answer_batch_rows": BATCH_ROWS,
             "loss_batch_rows": request.recipe.micro_batch,
             "compute_dtype": self.dtype,
-            "quantization": request.recipe.quantization,
+            "quantization": self.quantization,
             "stop_tokens": self._stop_tokens(),
             "versions": devices.versions(request.device),
         }

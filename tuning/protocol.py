@@ -32,6 +32,7 @@ from .recipe import Adjusted, Recipe, ResolvedRecipe
 PROTOCOL_VERSION = 1
 EXIT_DRAINED = 75
 
+Dtype = Literal["float32", "bfloat16", "float16"]
 Emit = Callable[..., None]
 """``emit(event, **fields)``: how the code below the trainer program reports."""
 
@@ -221,6 +222,9 @@ class EvaluateRequest(_Request):
     trainer_eval_loss: float | None = None
     rivals: list[Rival] = Field(default_factory=list[Rival], description="measured on the same base, in this process")
     whole_sets: list[str] = Field(default_factory=list, description="held-out sets that max_rows does not limit")
+    serving_dtype: Dtype | None = Field(
+        default=None, description="measure on the unquantized base in this dtype, as it will be served"
+    )
     seed: int = 0
     out_dir: str = Field(description="where rows.<set>.jsonl is written")
     device: Literal["cpu", "cuda"] = "cpu"
@@ -261,8 +265,29 @@ class GenerateResult(_Message):
     answers: list[str]
 
 
+class MergeRequest(_Request):
+    """Fold an adapter into its unquantized base."""
+
+    op: Literal["merge"] = "merge"
+    base: Base
+    adapter_dir: str
+    dtype: Dtype = "bfloat16"
+    out_dir: str = Field(description="the model folder that is written; it must not exist")
+    device: Literal["cpu", "cuda"] = "cpu"
+
+
+class MergeResult(_Message):
+    """A merged model that was read again and answers like base and adapter."""
+
+    dtype: str
+    logits_apart: float = Field(description="root mean square of the difference: merged against base with adapter")
+    adapter_effect: float = Field(description="the same: base with adapter against base alone")
+    warnings: list[str] = Field(default_factory=list)
+
+
 Request = Annotated[
-    PrepareRequest | IndexRequest | TrainRequest | EvaluateRequest | GenerateRequest, Field(discriminator="op")
+    PrepareRequest | IndexRequest | TrainRequest | EvaluateRequest | GenerateRequest | MergeRequest,
+    Field(discriminator="op"),
 ]
 _requests: TypeAdapter[Request] = TypeAdapter(Request)
 

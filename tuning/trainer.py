@@ -30,6 +30,7 @@ from .protocol import (
     EvaluateRequest,
     GenerateRequest,
     IndexRequest,
+    MergeRequest,
     PrepareRequest,
     Request,
     TrainRequest,
@@ -164,6 +165,10 @@ def _dispatch(request: Request, events: Events, stop: threading.Event) -> Any:
             from .evaluation import generate  # noqa: PLC0415
 
             return generate(request, events.emit)
+        case MergeRequest():
+            from .merging import merge  # noqa: PLC0415
+
+            return merge(request, events.emit)
 
 
 def _limited(run: Callable[[Any, Emit], Any], request: PrepareRequest | IndexRequest, events: Events) -> Any:

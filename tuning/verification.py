@@ -155,6 +155,13 @@ class Verification:
         says = f"{found:.7f} reloaded, {trainers:.7f} in the trainer, {tolerance:.1e} apart at most"
         self._require("loss", "" if abs(found - trainers) <= tolerance else says, says)
 
+    def served(self, found: float, trainers: float | None, dtype: str) -> None:
+        """Check ``loss`` on another base than the trainer's: finite; the trainer's own is told beside it."""
+        told = f"{found:.6f} on the base in {dtype}; " + (
+            f"{trainers:.6f} in the trainer, on the base it was trained on" if trainers is not None else "no other"
+        )
+        self._require("loss", "" if found - found == 0 else told, told)
+
     def effect(self, change: float) -> None:
         """Check ``effect``: the logits change when the adapter is switched on; ``change`` is the largest difference."""
         says = f"the logits change by {change:.4g} at most when it is switched on"

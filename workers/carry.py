@@ -24,7 +24,7 @@ from ..settings.failpoints import hit
 from ..settings.gpus import gpu_catalogue
 from ..settings.secrets import Secrets
 from ..settings.settings import Settings, get_settings
-from . import endings, queues, sending
+from . import announce, endings, queues, sending
 from .celery import EXPIRES_S, app
 from .lease import Lease
 from .markers import Markers
@@ -113,6 +113,8 @@ def leave() -> None:
 
 Work = Callable[[Held], dict[str, Any]]
 """Does a stage's work and returns the columns that the job gets when the stage is done."""
+Keep = Callable[[Session, str, dict[str, Any]], bool]
+"""Writes what was measured once more into a completed job."""
 
 
 def carry(request: Any, stage: Stage, job_id: str, attempt: int, work: Work) -> dict[str, Any]:
@@ -154,10 +156,11 @@ def carry(request: Any, stage: Stage, job_id: str, attempt: int, work: Work) -> 
                 raise Lost  # noqa: TRY301  (one place says what follows)
     except Drained as ending:
         endings.release(held, Reason.PREEMPTED, resume_step=ending.step)
-        raise _cut(request) from None
+        why = "given back" if ending.step is None else f"given back at step {ending.step}"
+        raise _cut(request, "task-retried", exception=why, traceback="") from None
     except Cancelled:
         endings.cancelled(held, request)
-        raise _cut(request) from None
+        raise _cut(request, **announce.REVOKED) from None
     except Lost:
         logger.warning("job %s: attempt %d belongs to another worker now; left alone", job_id, attempt)
         raise _cut(request) from None
@@ -170,8 +173,14 @@ def carry(request: Any, stage: Stage, job_id: str, attempt: int, work: Work) -> 
     return {"job": job_id, "stage": str(stage), "attempt": attempt}
 
 
-def carry_again(request: Any, job_id: str, work: Work) -> dict[str, Any]:
+def carry_again(request: Any, job_id: str, work: Work, keep: Keep = transitions.evaluated_again) -> dict[str, Any]:
     """Do a stage's work once more for a completed job; only what it measured changes, and only while it is completed.
+
+    Args:
+        request: The Celery request of the message.
+        job_id: The job.
+        work: What is measured.
+        keep: Writes it into the record.
 
     Raises:
         Ignore: The job is not completed (any more).
@@ -181,7 +190,7 @@ def carry_again(request: Any, job_id: str, work: Work) -> dict[str, Any]:
     with database.session() as session:
         job = session.get(Job, job_id)
         if job is None or job.status is not Status.COMPLETED:
-            raise Ignore
+            raise _cut(request)
         session.expunge(job)
     job.stage = Stage.EVALUATE
     held = Held(
@@ -196,7 +205,7 @@ def carry_again(request: Any, job_id: str, work: Work) -> dict[str, Any]:
     )
     values = work(held)
     with database.transaction() as session:
-        transitions.evaluated_again(session, job_id, values)
+        keep(session, job_id, values)
     return {"job": job_id, "stage": str(Stage.EVALUATE), "attempt": job.attempt}
 
 
@@ -264,6 +273,7 @@ def _after(held: Held) -> None:
     poke()
 
 
-def _cut(request: Any) -> Ignore:
+def _cut(request: Any, kind: str = "task-revoked", **fields: Any) -> Ignore:
     request.chain = None
+    announce.cut_short(request, kind, **fields)
     return Ignore()

@@ -5,6 +5,7 @@ code, so that a mistake there cannot hide here.
 """
 
 STAGES = ["prepare", "train", "evaluate", "publish"]
+MEASURED = ("evaluated_again", "measured_as_served")
 ENDS = ("completed", "failed", "cancelled", "rejected")
 BEFORE = {
     "submitted": {None}, "rejected": {None}, "queued": {"pending"}, "resent": {"queued"},
@@ -12,6 +13,7 @@ BEFORE = {
     "worker_lost": {"running"}, "checkpoint": {"running"}, "cancel_requested": {"running"},
     "completed": {"published"}, "failed": {"pending", "queued", "running"},
     "cancelled": {"pending", "queued", "running"}, "evaluated_again": {"completed"},
+    "measured_as_served": {"completed"},
     "paused": {"pending", "queued"}, "pause_requested": {"running"}, "unpaused": {"pending", "running"},
     "handed_back": {"queued"}, "retries": {"pending"},
 }  # fmt: skip
@@ -27,7 +29,7 @@ def faults_of(events):
         wrong = []
         if event["attempt"] != attempt:
             wrong.append(f"of attempt {event['attempt']} while {attempt} is the present one")
-        if status in ENDS and kind != "evaluated_again":
+        if status in ENDS and kind not in MEASURED:
             wrong.append(f"after the end, which was {status}")
         if kind in BEFORE and status not in BEFORE[kind]:
             wrong.append(f"in status {status}")

@@ -399,8 +399,24 @@ def test_measuring_a_completed_job_again_keeps_its_status(record, legal_history)
     assert legal_history(events_of(record)) == []
 
 
+def test_what_was_measured_as_served_stands_beside_the_jobs_own_and_outlives_another_evaluation(record, legal_history):
+    record.bring(Status.RUNNING, Stage.PUBLISH)
+    values = {"summary": {"metrics": {}, "id": "job"}, "adapter": ADAPTER, "metrics": {"tuned": {"bleu": 1.0}}}
+    record.advance("job", 1, "publish", worker_id=WORKER, values=values)
+    served = {"dtype": "bfloat16", "metrics": {"tuned": {"bleu": 0.9}}, "warnings": [], "uri": "u"}
+    assert record.measured_as_served("job", served)
+    assert record.measured_as_served("job", {**served, "dtype": "float16"})
+    assert record.evaluated_again("job", {"evaluation": {"uri": "new"}, "metrics": {"tuned": {"bleu": 2.0}}})
+    job = record.job()
+    assert job.metrics == {"tuned": {"bleu": 2.0}}
+    assert set(job.evaluation["serving"]) == {"bfloat16", "float16"}
+    assert (job.evaluation["serving"]["bfloat16"], job.evaluation["uri"]) == (served, "new")
+    assert legal_history(events_of(record)) == []
+
+
 def test_only_a_completed_job_is_measured_again(record):
     record.bring(Status.RUNNING, Stage.EVALUATE)
+    assert not record.measured_as_served("job", {"dtype": "bfloat16", "metrics": {}})
     assert not record.evaluated_again("job", {"metrics": {}})
 
 

@@ -61,6 +61,24 @@ def test_an_evaluation_is_repeated_alone_and_the_status_stays(running, finished)
     assert job["metrics"]["tuned"]["eval_loss"] == pytest.approx(expected, rel=1e-5)
 
 
+def test_it_is_measured_on_the_base_as_it_will_be_served_beside_the_jobs_own_numbers(running, finished):
+    running.run("celora", "evaluate", "twice", "--serving-dtype", "fp32")
+    running.wait("twice", lambda _: any(e["kind"] == "measured_as_served" for e in running.events("twice")))
+    job = running.job("twice")
+    served = job["evaluation"]["serving"]["float32"]
+    assert job["metrics"]["tuned"]["eval_loss"] == pytest.approx(finished["metrics"]["tuned"]["eval_loss"], rel=1e-5)
+    assert served["metrics"]["tuned"]["eval_loss"] != job["metrics"]["tuned"]["eval_loss"]
+    assert "float32, as it will be served" in running.run("celora", "status", "twice")
+
+
+def test_it_is_pulled_as_whole_weights(running, finished, tmp_path):
+    told = json.loads(
+        running.run("celora", "pull", "twice", tmp_path / "whole", "--merged", "--dtype", "fp32", "--json")
+    )
+    assert told["logits_apart"] < told["adapter_effect"] / 100
+    assert (tmp_path / "whole" / "model.safetensors").stat().st_size > 100_000
+
+
 def test_the_task_itself_works_where_celora_is_installed(running, spec):
     program = (
         "import json, sys; from celora.tasks import finetune;"

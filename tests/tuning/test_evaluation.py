@@ -283,3 +283,19 @@ def test_a_script_without_celora_loads_the_published_adapter_and_gets_the_same_l
     answer = json.loads(done.stdout.splitlines()[-1])
     assert answer["celora"] == []
     assert answer["loss"] == pytest.approx(result.metrics["tuned"]["eval_loss"], rel=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_it_is_measured_on_the_base_as_it_will_be_served(make, tmp_path, dtype):
+    as_trained, usual = recipe("nf4", "float32"), make()
+    folder = tmp_path / "run" / "adapter"
+    places = Path(usual.prepared_dir), folder, as_trained, Path(usual.cache_dir)
+    _, trainers = make_adapter(usual.base, *places)
+    request = {"recipe": as_trained, "adapter_dir": str(folder), "trainer_eval_loss": trainers}
+    trained, served = run(make(**request)), run(make(**request, serving_dtype=dtype))
+    assert served.metrics["tuned"]["eval_loss"] != trained.metrics["tuned"]["eval_loss"]
+    facts = json.loads((tmp_path / "evaluation" / "evaluation.json").read_text())["settings"]
+    assert (facts["quantization"], facts["compute_dtype"]) == ("none", dtype)
+    told = {check["name"]: check["detail"] for check in served.checks}
+    assert f"{trainers:.6f} in the trainer" in told["loss"]
