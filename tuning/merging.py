@@ -139,11 +139,12 @@ def _furnish(staged: Path, adapter: Path, tokenizer: Any, request: MergeRequest,
 
 def _card(base: Base, result: MergeResult) -> str:
     origin = f"base_model: {base.name}\n" if base.kind == "hub" else ""
+    apart, effect = f"{result.logits_apart:.3g}", f"{result.adapter_effect:.3g}"
     return (
         f"---\nlibrary_name: transformers\npipeline_tag: text-generation\n{origin}---\n\n"
         f"# {base.name} with a LoRA adapter merged into it\n\n"
         f"Whole weights in {result.dtype}, merged by celora into the 16-bit base (revision {base.revision}).\n"
-        f"Its logits differ from those of base and adapter side by side by {result.logits_apart:.3g}, where the adapter\n"
-        f"itself moves them by {result.adapter_effect:.3g} (root mean squares).\n\n"
+        f"Its logits differ from those of base and adapter side by side by {apart}, where the adapter itself moves\n"
+        f"them by {effect} (root mean squares).\n\n"
         "`celora.json` holds what is known of the training.\n"
     )
