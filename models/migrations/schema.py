@@ -5,6 +5,7 @@ transaction in both, so that a crash in the middle leaves the version that was t
 """
 
 import sqlite3
+import threading
 import time
 from collections.abc import Generator
 from contextlib import closing, contextmanager
@@ -21,18 +22,21 @@ from ...settings.errors import SettingsError, UnavailableError
 from ..database import BUSY_TIMEOUT_S, MIGRATE, lock_key, new_engine, take_write_lock
 from ..tables import Table
 
+_one_at_a_time = threading.Lock()
+"""Alembic keeps the migration that runs in globals of its module: two threads would take each other's apart."""
+
 
 def upgrade(url: URL, revision: str = "head") -> None:
     """Upgrade the tables; makes the SQLite file, and its folder, where there are none."""
     if url.get_backend_name() == "sqlite":
         _make_file(Path(str(url.database)))
-    with _alone(url) as connection:
+    with _one_at_a_time, _alone(url) as connection:
         command.upgrade(_config(connection), revision)
 
 
 def downgrade(url: URL, revision: str) -> None:
     """Downgrade the tables to a revision; ``base`` removes them all."""
-    with _alone(url) as connection:
+    with _one_at_a_time, _alone(url) as connection:
         command.downgrade(_config(connection), revision)
 
 

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from alembic.autogenerate import compare_metadata
@@ -82,6 +83,15 @@ def test_several_processes_may_migrate_at_once(fresh, empty_url):
         _, said = process.communicate(timeout=60)
         assert process.returncode == 0, said
     fresh.require_schema()
+
+
+def test_several_threads_may_migrate_different_records_at_once(tmp_path):
+    databases = [Database(f"sqlite:///{tmp_path}/{number}.db") for number in range(6)]
+    with ThreadPoolExecutor(6) as threads:
+        list(threads.map(Database.migrate, databases))
+    for database in databases:
+        database.require_schema()
+        database.dispose()
 
 
 def test_what_is_missing_older_or_newer_is_told(fresh, monkeypatch):
