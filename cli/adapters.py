@@ -20,6 +20,7 @@ from ..storage.manifest import MANIFEST, verify_manifest
 from ..storage.paths import confine
 from ..tuning.adapter import merged_snippet, python_snippet
 from ..tuning.protocol import Base, GenerateRequest, MergeRequest
+from ..workers.parts import require_training
 from .bases import hub_access
 from .output import Json, console, print_json, progress_console, size, table
 from .precision import Precision
@@ -165,6 +166,7 @@ def _trainer(request: GenerateRequest | MergeRequest, settings: Settings, log: s
     from ..workers.supervisor import run_once  # noqa: PLC0415  (Celery takes a third of a second to import)
 
     environment = Secrets(settings.home).environment("HF_TOKEN")
+    require_training()
     return run_once(request, Phases(), log=settings.logs / log, environment=environment)
 
 

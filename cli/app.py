@@ -23,6 +23,7 @@ from . import (
     data,
     datasets,
     demo,
+    doctor,
     guide,
     jobs,
     metrics,
@@ -143,6 +144,7 @@ app.command(rich_help_panel=INSTALLATION)(operations.cordon)
 app.command(rich_help_panel=INSTALLATION)(operations.uncordon)
 app.command(rich_help_panel=INSTALLATION)(node.migrate)
 app.command(rich_help_panel=INSTALLATION)(migrate_data.migrate_data)
+app.command(rich_help_panel=INSTALLATION)(doctor.doctor)
 app.command(rich_help_panel=INSTALLATION)(alive.alive)
 app.command(rich_help_panel=INSTALLATION)(metrics.metrics)
 app.add_typer(bases.app, name="bases", rich_help_panel=INSTALLATION)

@@ -18,6 +18,7 @@ from ..settings.errors import DataError, NotFoundError, of_code
 from ..settings.secrets import Secrets
 from ..settings.settings import get_settings
 from ..storage.artifacts import Artifacts
+from ..workers.parts import require_training
 from ..workers.places import Places
 from .jobs import JobId, summary
 from .options import command, fields_of
@@ -142,6 +143,7 @@ def _checked(spec: JobSpec) -> tuple[Receipt, dict[str, str] | None]:
     try:
         request = request_of(spec, places, settings, job=job, attempt=1, op="check")
         log, secrets = settings.logs / "check.log", Secrets(settings.home).environment("HF_TOKEN")
+        require_training()
         result = run_once(request, told, log=log, environment=secrets)
     except TrainerError as error:
         if error.error["code"] not in DATA_CODES:

@@ -1,7 +1,7 @@
 """``celora metrics``: the installation's figures for Prometheus, over HTTP."""
 
 import logging
-import sys
+import platform
 import threading
 from importlib.util import find_spec
 from typing import Annotated
@@ -14,7 +14,6 @@ from ..settings.settings import get_settings
 from .node import until_interrupted
 
 PORT = 9808
-FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
 
 def metrics(
@@ -35,9 +34,11 @@ def metrics(
         )
     from prometheus_client import CollectorRegistry, generate_latest, start_http_server  # noqa: PLC0415  (an extra)
 
+    from ..workers import log_lines  # noqa: PLC0415  (Celery takes a third of a second to import)
     from ..workers.exporter import Exporter  # noqa: PLC0415  (the same)
 
-    logging.basicConfig(level=logging.INFO, format=FORMAT, stream=sys.stderr, force=True)
+    log_lines.name_process(f"metrics@{platform.node()}")
+    log_lines.set_up()
     database = get_database()
     database.require_schema()
     registry = CollectorRegistry(auto_describe=False)
@@ -49,7 +50,7 @@ def metrics(
         return
     with until_interrupted():
         server, thread = start_http_server(port, addr=address, registry=registry)
-        typer.echo(f"http://{address}:{server.server_port}/metrics", err=True)
+        logging.getLogger(__name__).info("http://%s:%d/metrics", address, server.server_port)
         try:
             threading.Event().wait()
         except KeyboardInterrupt:

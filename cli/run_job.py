@@ -1,8 +1,6 @@
 """``celora run-job``: one job in the foreground, for clusters that queue jobs themselves."""
 
-import logging
 import signal
-import sys
 import threading
 from typing import Annotated, Any
 
@@ -10,9 +8,8 @@ import typer
 
 from ..models.database import get_database
 from ..settings.settings import get_settings
+from ..workers.parts import require_training
 from .jobs import JobId
-
-FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
 
 def run_job(
@@ -26,9 +23,9 @@ def run_job(
     Example: `celora run-job 019a…`
     """
     from ..tasks import foreground  # noqa: PLC0415  (Celery takes a third of a second to import)
-    from ..workers import carry, options  # noqa: PLC0415  (the same)
+    from ..workers import carry, log_lines, options  # noqa: PLC0415  (the same)
 
-    logging.basicConfig(level=logging.INFO, format=FORMAT, stream=sys.stderr, force=True)
+    log_lines.set_up()
     leaving = threading.Event()
 
     def leave(_number: int, _frame: Any) -> None:
@@ -37,6 +34,7 @@ def run_job(
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, leave)
+    require_training()
     database = get_database()
     database.require_schema()
     device = options.pin(gpu, alone=True)

@@ -24,7 +24,7 @@ SETTLED_S = 15.0
 with a smaller id still to come."""
 
 PAGE = 20_000
-COUNTED = ("stage_started", "stage_finished", "released", "retrying", "worker_lost")
+COUNTED = ("stage_started", "stage_finished", "released", "retrying", "worker_lost", "failed", "cancelled")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -22,6 +22,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, InternalEr
 from sqlalchemy.orm import Session, sessionmaker
 
 from ..settings.errors import CeloraError, DiskFullError, SettingsError, UnavailableError
+from ..settings.production import require_database
 from ..settings.settings import get_settings
 from .forks import gate
 
@@ -156,6 +157,7 @@ def get_database() -> Database:
     """The database of this process's settings; a forked child gets its own."""
     key = (os.getpid(), get_settings().database)
     if key not in _databases:
+        require_database(get_settings())
         _databases[key] = Database(key[1])
     return _databases[key]
 

@@ -1,11 +1,12 @@
 """Copies a whole record into an empty one of the other kind: from SQLite, which one host outgrew, to PostgreSQL.
 
 Unusual: rows are copied as the tables type them, not as text, so that times keep their zone and JSON its meaning; both
-ends are one transaction, so the target has either everything, counted, or nothing.
+ends are one transaction, so the target has either everything, counted, or nothing. Where the artifacts moved as well,
+every URL below their old root is written as one below the new: a root that is not the settings' own is never read.
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 from sqlalchemy import Connection, Integer, Table, func, insert, select, text
 
@@ -17,13 +18,20 @@ from .tables import Worker
 PAGE = 1_000
 
 
-def copy(source: Database, target: Database, told: Callable[[str, int], None] = lambda _table, _rows: None) -> int:
+def copy(
+    source: Database,
+    target: Database,
+    told: Callable[[str, int], None] = lambda _table, _rows: None,
+    *,
+    roots: tuple[str, str] | None = None,
+) -> int:
     """Copy every row of every table, in an order that keeps references whole.
 
     Args:
         source: A record of this program's version that nobody works on.
         target: An empty one; its tables are made.
         told: Called with each table's name and number of rows.
+        roots: The artifacts' old root and the one that they were copied to.
 
     Returns:
         How many rows were copied.
@@ -47,7 +55,7 @@ def copy(source: Database, target: Database, told: Callable[[str, int], None] = 
             take_write_lock(writing)
         _check(reading, writing, source, target)
         for table in Record.metadata.sorted_tables:
-            rows = _copy_table(reading, writing, table)
+            rows = _copy_table(reading, writing, table, roots)
             _advance_sequence(writing, table)
             told(table.name, rows)
             total += rows
@@ -70,11 +78,26 @@ def _check(reading: Connection, writing: Connection, source: Database, target: D
             )
 
 
-def _copy_table(reading: Connection, writing: Connection, table: Table) -> int:
+def moved(value: Any, old: str, new: str) -> Any:
+    """A value in which every URL below the old root, however deep, is one below the new.
+
+    Example: ``moved({"uri": "file:///a/jobs/x"}, "file:///a", "s3://b")`` is ``{"uri": "s3://b/jobs/x"}``.
+    """
+    if isinstance(value, str):
+        return new + value[len(old) :] if value.startswith(old + "/") else value
+    if isinstance(value, list):
+        return [moved(each, old, new) for each in cast("list[Any]", value)]
+    if isinstance(value, dict):
+        return {key: moved(each, old, new) for key, each in cast("dict[str, Any]", value).items()}
+    return value
+
+
+def _copy_table(reading: Connection, writing: Connection, table: Table, roots: tuple[str, str] | None) -> int:
     rows = reading.execution_options(yield_per=PAGE).execute(select(table).order_by(*table.primary_key))
     copied = 0
     for page in rows.mappings().partitions(PAGE):
-        writing.execute(insert(table), [dict(row) for row in page])
+        copies = [dict(row) for row in page]
+        writing.execute(insert(table), moved(copies, *roots) if roots else copies)
         copied += len(page)
     there = writing.scalar(select(func.count()).select_from(table)) or 0
     expected = reading.scalar(select(func.count()).select_from(table)) or 0

@@ -6,9 +6,10 @@ the running installation), then ``CELORA_HOME/celora.toml``, then defaults that 
 """
 
 import os
+import tomllib
 from functools import lru_cache
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError
 from pydantic_settings import (
@@ -59,6 +60,12 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="CELORA_", env_nested_delimiter="__", extra="ignore", frozen=True)
 
     home: Path = Field(default_factory=home_directory, description="folder of all local data")
+    profile: Literal["local", "production"] = Field(
+        "local", description="production refuses servers without a password, and passwords that anybody would try first"
+    )
+    log_format: Literal["text", "json"] = Field(
+        "text", description="how workers, beat and the exporter write their logs: text, or one JSON object a line"
+    )
     broker_url: str = Field("", description="Redis or Valkey URL of the Celery broker; the embedded one unless set")
     result_backend: str = Field("", description="Celery result backend URL; the broker's server unless set")
     database_url: str = Field("", description="SQLAlchemy URL of the record; SQLite below the home unless set")
@@ -156,6 +163,14 @@ class Settings(BaseSettings):
     keep_checkpoints: Annotated[int, Field(ge=1)] = Field(2, description="checkpoints kept per job")
     trainer_threads: Annotated[int, Field(ge=0)] = Field(0, description="CPU threads of a trainer; 0: all cores")
     gpus: dict[str, GpuOverride] = Field(default_factory=dict, description="changes to the GPU catalogue")
+    flower_auth: str = Field(
+        "",
+        pattern="^$|^[^:]+:.+$",
+        description="login of Flower, user:password; one is made up and printed at its start unless set",
+    )
+    flower_read_only: bool = Field(
+        default=False, description="Flower only shows: it revokes no task and stops no worker"
+    )
     hub_endpoint: str = Field("https://huggingface.co", description="URL of the model hub")
     offline: bool = Field(default=False, description="never ask the hub; use what the cache holds")
 
@@ -212,6 +227,10 @@ def load_settings(*, running: bool = True, **overrides: Any) -> Settings:
     try:
         env_file = home_directory() / "celora.env" if running else None
         return Settings(_env_file=env_file, **overrides)  # pyright: ignore[reportCallIssue]
+    except tomllib.TOMLDecodeError as error:
+        raise SettingsError(
+            f"{home_directory() / 'celora.toml'} is no TOML: {error}.", hint="Mend that line; a value is NAME = VALUE."
+        ) from error
     except ValidationError as error:
         faults = "; ".join(f"{'.'.join(map(str, f['loc']))}: {f['msg']}" for f in error.errors())
         raise SettingsError(

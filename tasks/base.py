@@ -7,7 +7,7 @@ from celery import Task
 
 from ..workers.celery import app
 
-OPTIONS = frozenset({"acks_late", "expires", "ignore_result"})
+OPTIONS = frozenset({"acks_late", "expires", "ignore_result", "send_events"})
 
 
 def task(name: str, **options: Any) -> Callable[[Callable[..., Any]], Task[Any, Any]]:

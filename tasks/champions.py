@@ -36,7 +36,7 @@ MARGIN_S = 30.0
 KEPT_OUTPUT = 500
 
 
-@task("champions", ignore_result=True)
+@task("champions", ignore_result=True, send_events=False)
 def tell_changes(self: Any) -> None:  # noqa: ARG001  (Celery binds every task)
     """Tell every change that was not told yet."""
     tell(get_database(), get_settings())

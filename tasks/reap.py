@@ -20,7 +20,7 @@ from .base import task
 logger = logging.getLogger(__name__)
 
 
-@task("reap", ignore_result=True)
+@task("reap", ignore_result=True, send_events=False)
 def reap(self: Any) -> None:  # noqa: ARG001  (Celery binds every task)
     """Look for expired leases."""
     settings, database = get_settings(), get_database()

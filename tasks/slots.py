@@ -27,7 +27,7 @@ from .orders import Order, give, next_in_line, told
 logger = logging.getLogger(__name__)
 
 
-@task("slots", ignore_result=True)
+@task("slots", ignore_result=True, send_events=False)
 def slots(self: Any) -> None:  # noqa: ARG001  (Celery binds every task)
     """Look at every schedule that may be due."""
     if look_at_all(get_database(), get_settings()):

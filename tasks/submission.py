@@ -5,6 +5,7 @@ costs only time: the tick sends what was not sent.
 """
 
 import fnmatch
+import json
 import logging
 import os
 import random
@@ -24,6 +25,7 @@ from ..models.tables import Job
 from ..settings.errors import BaseModelError, CeloraError, NotFoundError, SettingsError, UnavailableError
 from ..settings.failpoints import hit
 from ..settings.gpus import gpu_catalogue
+from ..settings.redaction import redactor
 from ..settings.settings import Settings, get_settings
 from ..storage.paths import confine
 from ..tuning.protocol import Dtype
@@ -40,6 +42,8 @@ REQUEST_FIELDS = (
     "correlation_id", "reply_to", "origin", "stamps", "stamped_headers",
 )  # fmt: skip
 """What is kept of the caller's Celery request, to be answered at the job's end."""
+MOST_LETTERS = 100_000
+"""Size of a refused spec, as JSON, above which its values are not kept."""
 
 
 def new_job_id() -> str:
@@ -127,9 +131,17 @@ def accept(database: Database, settings: Settings, fields: dict[str, Any], reque
     except CeloraError as error:
         facts = {"code": error.code, "message": error.message, "hint": error.hint, "stage": "submit", "log_tail": ""}
         with database.transaction() as session:
-            transitions.reject(session, job_id, fields, facts, None)
+            transitions.reject(session, job_id, _as_kept(fields), redactor().data(facts), None)
         raise
     return created
+
+
+def _as_kept(fields: dict[str, Any]) -> dict[str, Any]:
+    """What is kept of a refused spec, which may be anything: its secrets are masked, of a huge one its names remain."""
+    masked: dict[str, Any] = redactor().data(fields)
+    if len(json.dumps(masked, default=str)) <= MOST_LETTERS:
+        return masked
+    return {str(name)[:200]: "left out: the spec was too large to keep" for name in list(masked)[:100]}
 
 
 def write(session: Session, job_id: str, spec: JobSpec, request: dict[str, Any] | None) -> tuple[JobSpec, bool]:

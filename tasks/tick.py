@@ -25,7 +25,7 @@ from .pipeline import Sending, queue_of, send
 logger = logging.getLogger(__name__)
 
 
-@task("tick", ignore_result=True)
+@task("tick", ignore_result=True, send_events=False)
 def tick(self: Any) -> None:  # noqa: ARG001  (Celery binds every task)
     """Run one scheduling round."""
     heard()

@@ -19,6 +19,7 @@ from celora.settings.settings import get_settings
 from celora.storage.manifest import write_manifest
 
 sys.path.insert(0, str(Path(__file__).parent))  # so that ``chaos.NAME`` and ``records`` are modules
+sys.path.insert(0, str(Path(__file__).parent.parent / "docs"))  # and ``pages``
 
 
 @pytest.fixture

@@ -17,6 +17,8 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 SETUPTOOLS = PROJECT["tool"]["setuptools"]
 FOLDERS = {name: ROOT / path for name, path in SETUPTOOLS["package-dir"].items()}
 LEFT_BEHIND = {"__pycache__"}
+NO_ROOM = "celora.flower"
+"""Flower's configuration: shipped, and no package, since it would shadow Flower's own."""
 
 
 def files_of(folder):
@@ -46,21 +48,23 @@ def test_every_package_folder_is_listed():
         for name, folder in FOLDERS.items()
         for init in folder.rglob("__init__.py")
     }
-    assert found == set(SETUPTOOLS["packages"])
+    assert found == set(SETUPTOOLS["packages"]) - {NO_ROOM}
+    assert not (FOLDERS[NO_ROOM] / "__init__.py").exists()
 
 
 def test_every_python_file_lies_in_a_package():
     orphans = [
         str(path)
-        for folder in FOLDERS.values()
+        for name, folder in FOLDERS.items()
         for path in files_of(folder)
-        if path.suffix == ".py" and not (path.parent / "__init__.py").is_file()
+        if name != NO_ROOM and path.suffix == ".py" and not (path.parent / "__init__.py").is_file()
     ]
     assert orphans == []
 
 
 def test_every_room_is_typed():
-    assert [str(folder) for folder in FOLDERS.values() if not (folder / "py.typed").is_file()] == []
+    rooms = [folder for name, folder in FOLDERS.items() if name != NO_ROOM]
+    assert [str(folder) for folder in rooms if not (folder / "py.typed").is_file()] == []
 
 
 def test_every_file_that_is_not_python_matches_a_package_data_pattern():
@@ -135,3 +139,16 @@ def test_the_wheel_holds_what_the_tree_holds_and_installs_alone(tmp_path):
         path.relative_to(target).as_posix() for path in files_of(target) if path.parts[len(target.parts)] == "celora"
     }
     assert installed == expected
+
+
+def test_every_line_of_torch_is_the_pinned_version_from_an_index_of_that_name():
+    folder = ROOT / "deploy" / "constraints"
+    files = {path.stem: path.read_text(encoding="utf-8").splitlines() for path in folder.iterdir()}
+    (pinned,) = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if line.startswith("torch==")]
+    assert set(files) == {"cpu", "cu126", "cu130", "cu132"}
+    for name, lines in files.items():
+        assert [line for line in lines if not line.startswith("#")] == [
+            f"--extra-index-url https://download.pytorch.org/whl/{name}",
+            "--constraint ../../constraints.txt",
+            f"{pinned}+{name}",
+        ]

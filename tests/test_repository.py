@@ -1,4 +1,4 @@
-"""What the repository promises about itself: its documents, its room order, its forbidden calls, its light imports."""
+"""What the repository promises about itself: its documents, its room order, its light imports."""
 
 import ast
 import os
@@ -100,62 +100,6 @@ def test_rooms_import_each_other_relatively():
     assert absolute == []
 
 
-FORBIDDEN = {
-    "eval": "runs text as code",
-    "exec": "runs text as code",
-    "os.system": "is a shell line",
-    "pickle.load": "runs what it reads",
-    "pickle.loads": "runs what it reads",
-    "cloudpickle.load": "runs what it reads",
-    "cloudpickle.loads": "runs what it reads",
-    "marshal.loads": "runs what it reads",
-    "joblib.load": "runs what it reads",
-    "shelve.open": "unpickles",
-    "torch.load": "unpickles; weights are safetensors only",
-    "yaml.load": "makes any object; use yaml.safe_load",
-    "yaml.unsafe_load": "makes any object; use yaml.safe_load",
-    "yaml.full_load": "makes any object; use yaml.safe_load",
-}
-FORBIDDEN_ARGUMENTS = {"shell": True, "trust_remote_code": True, "allow_pickle": True, "weights_only": False}
-LOADERS = {"from_pretrained"}
-MAY_LOAD = {"tuning/conversion.py", "tuning/quantized.py", "tuning/tokenizer.py", "tuning/verification.py"}
-"""The only modules that may read a model, a tokenizer or an adapter."""
-MAY_READ_STATES = "tuning/torch_files.py"
-"""The only module that may read torch's own format: states of checkpoints that we wrote."""
-
-
-def dotted(node):
-    if isinstance(node, ast.Name):
-        return node.id
-    if isinstance(node, ast.Attribute):
-        return f"{dotted(node.value)}.{node.attr}"
-    return "?"
-
-
-def test_nothing_calls_what_is_forbidden():
-    found = []
-    for path in modules():
-        for node in ast.walk(tree_of(path)):
-            if not isinstance(node, ast.Call):
-                continue
-            name = dotted(node.func)
-            if name in FORBIDDEN and (name, path.as_posix()) != ("torch.load", MAY_READ_STATES):
-                found.append(f"{path}:{node.lineno} {name} {FORBIDDEN[name]}")
-            if name.rpartition(".")[2] in LOADERS and path.as_posix() not in MAY_LOAD:
-                found.append(f"{path}:{node.lineno} {name}: only {', '.join(sorted(MAY_LOAD))} may load a model")
-            for keyword in node.keywords:
-                given = getattr(keyword.value, "value", None)
-                if keyword.arg in FORBIDDEN_ARGUMENTS and given is FORBIDDEN_ARGUMENTS[keyword.arg]:
-                    found.append(f"{path}:{node.lineno} {name}({keyword.arg}={given})")
-    assert found == []
-
-
-def test_the_look_for_forbidden_calls_sees_them():
-    calls = [dotted(node.func) for node in ast.walk(ast.parse("torch.load(x); a.b.from_pretrained(y)"))
-             if isinstance(node, ast.Call)]  # fmt: skip
-    assert calls == ["torch.load", "a.b.from_pretrained"]
-
-
 def test_the_light_rooms_load_no_machine_learning():
     code = "import sys\n" + "".join(f"import celora.{name}\n" for name in LIGHT)
     code += f"print(*sorted({HEAVY!r} & set(sys.modules)))"
@@ -184,7 +128,6 @@ def settings_page():
         lines.append(f"| `CELORA_{name.upper()}` | {default} | {field.description} |")
     lines += [
         "",
-        "`CELORA_FLOWER_AUTH` (`user:password`) is read by `flower/flowerconfig.py` alone.",
         "`CELORA_SECRETS_DIR` names a folder of files, one a setting (`celora_database_url`), such as a container's",
         "mounted secrets; the environment wins over them.",
         "",
@@ -224,7 +167,9 @@ def test_every_setting_and_field_has_a_meaning():
 
 
 def documents():
-    return [path for path in [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("deploy/*.md")] if path.is_file()]
+    return [
+        path for path in [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("deploy/*.md")] if path.is_file()
+    ]
 
 
 @pytest.mark.parametrize("page", documents(), ids=lambda path: path.relative_to(ROOT).as_posix())
@@ -289,15 +234,3 @@ def test_the_example_job_is_a_valid_spec():
 
     spec = parse_spec(yaml.safe_load((ROOT / "examples" / "job.yaml").read_text(encoding="utf-8")))
     assert (ROOT / spec.dataset).is_file()
-
-
-def test_flower_reads_its_configuration(tmp_path):
-    code = (
-        "from tornado.options import options\n"
-        "import flower.options\n"
-        f"options.parse_config_file({str(ROOT / 'flower' / 'flowerconfig.py')!r})\n"
-        "print(options.address, *options.basic_auth, options.persistent, options.db)\n"
-    )
-    environment = {**os.environ, "CELORA_HOME": str(tmp_path), "CELORA_FLOWER_AUTH": "me:secret"}
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
-    assert done.stdout.split() == ["127.0.0.1", "me:secret", "True", str(tmp_path / "flower" / "state")]

@@ -11,11 +11,13 @@ from typing import Any
 
 from celery import signature
 from celery.app.task import Context
+from sqlalchemy import select
+from sqlalchemy.orm import Session
 
 from ..models import transitions
 from ..models.database import Database
 from ..models.states import Status
-from ..models.tables import Job
+from ..models.tables import Job, Worker
 from ..settings import errors
 from ..settings.failpoints import hit
 from . import sending
@@ -25,6 +27,8 @@ logger = logging.getLogger(__name__)
 
 CLAIM_S = 30.0
 ANNOUNCE_S = 10.0
+REVOKED: dict[str, Any] = {"terminated": True, "signum": None, "expired": False}
+"""What Flower wants to know of a task that a person ended."""
 
 
 def announce(database: Database, job_id: str, *, within_s: float = ANNOUNCE_S) -> bool:
@@ -44,10 +48,11 @@ def announce(database: Database, job_id: str, *, within_s: float = ANNOUNCE_S) -
         job = session.get(Job, job_id)
         assert job is not None  # noqa: S101  (its outbox row refers to it)
         session.expunge(job)
+        speaker = _speaker(session)
     hit("announce.claimed")
 
     def tell() -> None:
-        _tell(job)
+        _tell(job, speaker)
         hit("announce.told")
         with database.transaction() as session:
             transitions.announce_done(session, job_id)
@@ -60,6 +65,18 @@ def progress(job_id: str, facts: dict[str, Any]) -> None:
     app.backend.store_result(job_id, facts, "PROGRESS")
 
 
+def cut_short(request: Any, kind: str, **fields: Any) -> None:
+    """Tell Flower that a stage's message ended as neither success nor failure; Celery says nothing of an ``Ignore``.
+
+    Args:
+        request: The message's Celery request.
+        kind: ``task-revoked`` (nothing more comes of it) or ``task-retried`` (the job goes on with another one).
+        fields: What else the event says.
+    """
+    hostname = str(request.hostname)
+    sending.attempt(lambda: _event(kind, str(request.id), hostname, **fields), f"the end of {request.id}")
+
+
 def error_of(job: Job) -> errors.CeloraError:
     """The job's error as an exception whose text is the one informative line that ``.get()`` raises."""
     error = job.error or {}
@@ -68,21 +85,22 @@ def error_of(job: Job) -> errors.CeloraError:
     return errors.of_code(str(error.get("code")))(text, hint=str(error.get("hint", "")))
 
 
-def _tell(job: Job) -> None:
+def _tell(job: Job, speaker: str | None) -> None:
     saved = job.request or {}
     request = Context({"id": job.id, "task": "celora.finetune", "delivery_info": {}, **saved})
     if job.status == Status.COMPLETED:
         _send_callbacks(job, saved)
         app.backend.mark_as_done(job.id, job.summary, request=request)
-        _event("task-succeeded", job, result=f"adapter {job.adapter_uri}")
+        _event("task-succeeded", job.id, speaker, runtime=_runtime_s(job), result=f"adapter {job.adapter_uri}")
     elif job.status == Status.FAILED:
         error = error_of(job)
         app.backend.mark_as_failure(job.id, error, request=request)
-        _event("task-failed", job, exception=f"{type(error).__name__}({str(error)!r})", traceback="")
+        told = f"{type(error).__name__}({str(error)!r})"
+        _event("task-failed", job.id, speaker, runtime=_runtime_s(job), exception=told, traceback="")
     else:
         app.backend.mark_as_revoked(job.id, "cancelled", request=request)
         _revoke_chain(saved.get("chain") or [])
-        _event("task-revoked", job, terminated=True, signum=None, expired=False)
+        _event("task-revoked", job.id, speaker, runtime=_runtime_s(job), **REVOKED)
 
 
 def _send_callbacks(job: Job, saved: dict[str, Any]) -> None:
@@ -106,7 +124,20 @@ def _revoke_chain(steps: list[dict[str, Any]]) -> None:
             app.backend.mark_as_revoked(later_id, "cancelled", request=later)
 
 
-def _event(kind: str, job: Job, **fields: Any) -> None:
-    runtime_s = (job.finished_at - job.created_at).total_seconds() if job.finished_at else 0.0
-    with app.events.default_dispatcher() as dispatcher:
-        dispatcher.send(kind, uuid=job.id, runtime=runtime_s, **fields)
+def _speaker(session: Session) -> str | None:
+    """The worker in whose name Flower hears of a job's end: a control worker, as at its beginning.
+
+    Without a name Celery makes one up, and Flower lists a worker that never was.
+    """
+    return session.scalar(
+        select(Worker.id).where(Worker.kind == "control").order_by(Worker.last_seen_at.desc()).limit(1)
+    )
+
+
+def _runtime_s(job: Job) -> float:
+    return (job.finished_at - job.created_at).total_seconds() if job.finished_at else 0.0
+
+
+def _event(kind: str, task_id: str, hostname: str | None, **fields: Any) -> None:
+    with app.events.default_dispatcher(hostname=hostname) as dispatcher:
+        dispatcher.send(kind, uuid=task_id, **fields)

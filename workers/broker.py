@@ -20,6 +20,7 @@ import redis
 from redis.exceptions import RedisError
 
 from ..settings.errors import UnavailableError
+from .environment import inherited
 
 logger = logging.getLogger(__name__)
 
@@ -62,7 +63,7 @@ class EmbeddedBroker:
         log = self._folder / "server.log"
         with log.open("ab") as output:
             self._process = subprocess.Popen(
-                [find_server(), str(config)], stdout=output, stderr=output, start_new_session=True
+                [find_server(), str(config)], stdout=output, stderr=output, start_new_session=True, env=inherited()
             )
         self._wait(log)
 

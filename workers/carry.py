@@ -22,10 +22,10 @@ from ..models.states import Reason, Stage, Status
 from ..models.tables import Job, Worker
 from ..settings.failpoints import hit
 from ..settings.gpus import gpu_catalogue
-from ..settings.secrets import Secrets
 from ..settings.settings import Settings, get_settings
-from . import announce, endings, queues, sending
+from . import announce, endings, log_lines, queues, sending
 from .celery import EXPIRES_S, app
+from .environment import secrets_for
 from .lease import Lease
 from .markers import Markers
 from .options import pinned_device
@@ -147,6 +147,13 @@ def carry(request: Any, stage: Stage, job_id: str, attempt: int, work: Work) -> 
         settings=settings,
         database=database,
     )
+    with log_lines.about(job=job_id, attempt=attempt, tenant=job.tenant, stage=str(stage)):
+        logger.info("job %s: %s begins, attempt %d", job_id, stage, attempt)
+        return _to_its_end(held, request, work)
+
+
+def _to_its_end(held: Held, request: Any, work: Work) -> dict[str, Any]:
+    job_id, stage, attempt = held.job.id, held.job.stage, held.job.attempt
     try:
         with held.lease:
             hit("work.begin")
@@ -203,7 +210,8 @@ def carry_again(request: Any, job_id: str, work: Work, keep: Keep = transitions.
         settings=settings,
         database=database,
     )
-    values = work(held)
+    with log_lines.about(job=job_id, attempt=job.attempt, tenant=job.tenant, stage=str(job.stage)):
+        values = work(held)
     with database.transaction() as session:
         keep(session, job_id, values)
     return {"job": job_id, "stage": str(Stage.EVALUATE), "attempt": job.attempt}
@@ -220,14 +228,6 @@ def limits_of(job: Job, spec: JobSpec, settings: Settings) -> Limits:
         limits.append((left_s, f"its {spec.time_limit_minutes:g} min of training (time_limit_minutes)"))
     runs_s, words = min(limits, default=(None, ""))
     return Limits(runs_s=runs_s, words=words, stall_s=settings.stall_minutes * 60, log_bytes=settings.job_log_bytes)
-
-
-def secrets_for(settings: Settings, spec: JobSpec) -> dict[str, str]:
-    """The environment variables that a trainer of this job gets: only the secrets that it can need."""
-    names = ["HF_TOKEN", *(["WANDB_API_KEY"] if "wandb" in spec.report_to else [])]
-    stored = Secrets(settings.home)
-    found = {name: stored.get(name) or os.environ.get(name, "") for name in names}
-    return {name: value for name, value in found.items() if value}
 
 
 def poke() -> None:

@@ -8,11 +8,14 @@ the callbacks of callers, which belong to the callers' workers.
 
 from typing import Any
 
-from celery import Celery
+from celery import Celery, Task
+from kombu import Connection
+from kombu.utils.objects import cached_property
 
 from ..settings.gpus import gpu_catalogue
 from ..settings.settings import Settings, get_settings
 from . import options, queues
+from .safety import require_safe
 
 FALLBACK_BROKER = "redis://127.0.0.1:6379/0"
 
@@ -74,7 +77,7 @@ def configuration(settings: Settings) -> dict[str, Any]:
         "task_acks_late": False,
         "task_reject_on_worker_lost": False,
         "task_track_started": True,
-        "task_send_sent_event": True,
+        "task_send_sent_event": False,
         "task_serializer": "json",
         "result_serializer": "json",
         "event_serializer": "json",
@@ -101,7 +104,39 @@ def configuration(settings: Settings) -> dict[str, Any]:
 
 TASKS = ("finetune", "prepare", "train", "evaluate", "publish", "tick", "slots", "champions", "reap", "sweep")
 
-app = Celery(
+
+class TolerantTask(Task[Any, Any]):
+    """A task of which a message of the wrong shape is rejected, and does not end its worker."""
+
+    abstract = True
+    Strategy = "celora.workers.unfit:strategy"
+
+
+class App(Celery):
+    """Celery's app, which makes no connection before it is known to be safe (``safety``).
+
+    A worker and beat are refused with a sentence before that; this is for clients, Flower and what else uses the app.
+    """
+
+    task_cls = "celora.workers.celery:TolerantTask"
+
+    def connection_for_read(self, url: str | None = None, **options: Any) -> Connection:
+        """A connection to consume by."""
+        require_safe(self)
+        return super().connection_for_read(url, **options)
+
+    def connection_for_write(self, url: str | None = None, **options: Any) -> Connection:
+        """A connection to produce by."""
+        require_safe(self)
+        return super().connection_for_write(url, **options)
+
+    @cached_property
+    def Beat(self) -> Any:  # noqa: N802  (Celery's name)  # pyright: ignore[reportIncompatibleMethodOverride]
+        """The program ``celery beat``."""
+        return self.subclass_with_self("celora.workers.beat:Beat")  # pyright: ignore[reportArgumentType]
+
+
+app = App(
     "celora",
     include=[
         *(f"celora.tasks.{name}" for name in TASKS),

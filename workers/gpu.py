@@ -102,6 +102,37 @@ def reading(uuid: str) -> Reading | None:
     return Reading(used_bytes=int(memory.used), processes=tuple(processes.items()))
 
 
+@dataclass(frozen=True, kw_only=True)
+class Driver:
+    """The NVIDIA driver of this machine.
+
+    Attributes:
+        version: For example ``570.86.15``.
+        cuda: The newest CUDA that it supports, for example ``(12, 8)``.
+    """
+
+    version: str
+    cuda: tuple[int, int]
+
+
+def driver() -> Driver | None:
+    """The driver; None on a machine without NVIDIA devices.
+
+    Raises:
+        UnavailableError: There is an NVIDIA driver and it does not answer.
+    """
+    nvml = _nvml()
+    if nvml is None:
+        return None
+    try:
+        cuda = int(nvml.nvmlSystemGetCudaDriverVersion_v2())  # 12080 is 12.8
+        return Driver(version=str(nvml.nvmlSystemGetDriverVersion()), cuda=(cuda // 1000, cuda % 1000 // 10))
+    except nvml.NVMLError as error:
+        raise UnavailableError(f"NVML does not tell its driver ({error}).", hint="Run `nvidia-smi`.") from error
+    finally:
+        nvml.nvmlShutdown()
+
+
 def _running(nvml: Any, handle: Any, kind: str) -> list[Any]:
     """The processes of a kind; none where the device (a slice of one, say) does not tell them."""
     try:

@@ -1,4 +1,4 @@
-"""Logs that cannot fill a disk.
+"""Logs of jobs and services: they cannot fill a disk, and keep no secret.
 
 A log is written by another process, straight to the file, so that no reader of ours could ever block it. It was opened
 for appending, which is why it may be cut under the writer: the next line goes to the new end. What is written between
@@ -7,6 +7,8 @@ the look and the cut is lost with the middle.
 
 import re
 from pathlib import Path
+
+from ..settings.redaction import redactor
 
 TAIL_LINES = 40
 TAIL_BYTES = 64 * 1024
@@ -33,6 +35,27 @@ def cap(log: Path, limit_bytes: int) -> bool:
     return True
 
 
+def mask(log: Path) -> bool:
+    """Mask what a library wrote of a secret into a log that nobody writes to any more. Returns whether it changed."""
+    hide, aside, changed = redactor(), log.with_name(f".{log.name}.masked"), False
+    try:
+        with (
+            log.open(encoding="utf-8", errors="replace", newline="") as lines,
+            aside.open("w", encoding="utf-8", newline="") as masked,
+        ):
+            for line in lines:
+                told = hide.text(line)
+                changed = changed or told != line
+                masked.write(told)
+        if changed:
+            aside.replace(log)
+    except FileNotFoundError:
+        return False
+    finally:
+        aside.unlink(missing_ok=True)
+    return changed
+
+
 def size_of(log: Path) -> int:
     """Its size; 0 where there is none."""
     try:
@@ -44,7 +67,7 @@ def size_of(log: Path) -> int:
 def log_tail(log: Path, lines: int = TAIL_LINES) -> str:
     """The last lines of a log, of progress bars their last state alone; an empty text where there is none.
 
-    The last line that names an exception comes first where more than that many lines followed it.
+    The last line that names an exception comes first where more than that many lines followed it. Secrets are masked.
     """
     try:
         with log.open("rb") as file:
@@ -57,4 +80,4 @@ def log_tail(log: Path, lines: int = TAIL_LINES) -> str:
     told = whole[-lines:]
     if named and named[-1] < len(whole) - lines:
         told = [whole[named[-1]], "…", *told]
-    return "\n".join(told)
+    return redactor().text("\n".join(told))

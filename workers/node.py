@@ -1,11 +1,8 @@
 """A machine's part in an installation: ``celora node`` (its workers) and ``celora up`` (everything, on one machine)."""
 
 import fcntl
-import importlib.util
 import logging
 import os
-import secrets
-import socket
 import sys
 import time
 from collections.abc import Callable
@@ -22,15 +19,16 @@ from ..settings.gpus import gpu_catalogue
 from ..settings.settings import Settings, get_settings, load_settings
 from . import queues
 from .broker import EmbeddedBroker
+from .flower import FlowerPage, installed
 from .gpu import devices
 from .markers import Markers
+from .parts import require_training
 from .services import Service, Services
 
 logger = logging.getLogger(__name__)
 
 READY_S = 60.0
 WATCH_S = 0.5
-FLOWER_PORT = 5555
 
 
 class Node:
@@ -46,12 +44,18 @@ class Node:
     def __init__(self, settings: Settings, *, control: bool = False, prep: bool = True, flower: bool = False) -> None:
         self.settings = settings
         self._control, self._prep, self._flower = control, prep, flower
+        self._page: FlowerPage | None = None
         markers = Markers(settings.home / "run")
         self.services = Services(settings.home, stays_away=lambda pid: markers.left(pid).exists())
         self.lines: list[str] = []
 
     def start(self) -> None:
-        """Start the processes; ``ready`` waits for them."""
+        """Start the processes; ``ready`` waits for them.
+
+        Raises:
+            UnavailableError: What training needs is not installed here.
+        """
+        require_training()
         if self._control:
             self._worker("control", ["-n", "control@%h", "-Q", queues.ENTRY, "-c", "2"])
             self._beat()
@@ -61,11 +65,11 @@ class Node:
         for index in range(max(1, len(found))):
             gpu_type = found[index].gpu_type if found else "cpu"
             self._worker(f"{gpu_type}-{index}", ["--gpu", str(index)])
-        if self._flower and importlib.util.find_spec("flower.command"):
+        if self._flower:
             self._start_flower()
 
     def ready(self, database: Database, timeout_s: float = READY_S) -> None:
-        """Wait until every worker has registered in the record.
+        """Wait until every worker has registered in the record, and for Flower, without which all goes on.
 
         Raises:
             UnavailableError: One did not; its log is named.
@@ -80,6 +84,9 @@ class Node:
                 late = (ended or waiting)[0]
                 raise UnavailableError(f"{late.name} did not come up.", hint=f"Its log is {late.log}.")
             time.sleep(0.1)
+        if self._page is not None:
+            service = next(one for one in self.services.all if one.name == "flower")
+            self.lines.append(self._page.await_up(service, self.settings.home, deadline))
 
     def watch(self, stopped: Callable[[], bool], beside: Callable[[], None] | None = None) -> None:
         """Keep the processes running until ``stopped``; ``beside`` looks after what is none of ours."""
@@ -107,17 +114,11 @@ class Node:
         self._celery("beat", ["beat", "--schedule", str(schedule), "--pidfile", "", "--loglevel", "INFO"])
 
     def _start_flower(self) -> None:
-        folder = self.settings.home / "flower"
-        folder.mkdir(parents=True, exist_ok=True)
-        password = secrets.token_urlsafe(24)
-        port = FLOWER_PORT if _free(FLOWER_PORT) else _any_free()
-        self._celery(
-            "flower",
-            ["flower", "--address=127.0.0.1", f"--port={port}", "--persistent=True", f"--db={folder / 'state'}",
-             "--state_save_interval=10000", "--inspect_timeout=5000"],
-            {"FLOWER_BASIC_AUTH": f"celora:{password}"},
-        )  # fmt: skip
-        self.lines.append(f"Flower http://127.0.0.1:{port}  user celora, password {password}")
+        if not installed():
+            self.lines.append("Flower is not installed (pip install 'celora[flower]')")
+            return
+        self._page = FlowerPage(self.settings)
+        self._celery("flower", self._page.arguments, self._page.environment)
 
     def _celery(self, name: str, arguments: list[str], extra: dict[str, str] | None = None) -> None:
         self.services.start(
@@ -147,6 +148,7 @@ class Installation:
         self.settings = self._base
 
     def __enter__(self) -> Self:
+        require_training()
         self._base.home.mkdir(parents=True, exist_ok=True)
         self._lock = _only_one(self._base.home)
         try:
@@ -250,14 +252,3 @@ def _registered(database: Database) -> set[int]:
 def _without_password(url: str) -> str:
     scheme, found, rest = url.partition("://")
     return f"{scheme}://{rest.rsplit('@', 1)[-1]}" if found else url
-
-
-def _free(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) != 0
-
-
-def _any_free() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

@@ -13,6 +13,7 @@ from ..settings.failpoints import hit
 from ..settings.settings import Settings
 from ..storage.artifacts import Artifacts
 from ..storage.manifest import MANIFEST, write_manifest
+from .logs import mask
 
 
 class Places:
@@ -88,8 +89,9 @@ class Places:
         return self.artifacts.uri("jobs", self._job_id, "logs", f"{self._attempt:03d}-{stage}.log")
 
     def keep_log(self, stage: str) -> None:
-        """Upload the log of a stage, where it is not there already."""
+        """Mask what secrets the log of a stage holds, and upload it where it is not there already."""
         path = self.log(stage)
+        mask(path)
         if self.artifacts.local_path(self.log_uri(stage)) is None and path.exists():
             self.artifacts.put_file(path, self.log_uri(stage))
 

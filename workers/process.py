@@ -19,6 +19,8 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from ..settings.redaction import redactor
+from .environment import inherited
 from .logs import cap
 
 logger = logging.getLogger(__name__)
@@ -35,7 +37,7 @@ class TrainerProcess:
     Args:
         request: What it is to do.
         log: File to which its output is appended.
-        environment: Variables beside our own, secrets among them.
+        environment: Variables beside our own, of which it gets no secret; those it needs are among these.
         log_bytes: Size above which the log loses its middle; 0: never.
     """
 
@@ -55,7 +57,12 @@ class TrainerProcess:
                 stderr=subprocess.STDOUT,
                 pass_fds=(theirs,),
                 start_new_session=True,
-                env={**os.environ, **_thread_limits(threads), "TOKENIZERS_PARALLELISM": "false", **(environment or {})},
+                env={
+                    **inherited(),
+                    **_thread_limits(threads),
+                    "TOKENIZERS_PARALLELISM": "false",
+                    **(environment or {}),
+                },
             )
         os.close(theirs)
         self._tell(request.model_dump_json().encode())
@@ -71,7 +78,11 @@ class TrainerProcess:
         return self._process.poll()
 
     def events(self, timeout_s: float) -> list[dict[str, Any]] | None:
-        """The events that arrive within the time; None when there will be no more. Keeps an eye on the log's size."""
+        """The events that arrive within the time; None when there will be no more. Keeps an eye on the log's size.
+
+        Secrets in them are masked: what a trainer tells goes into the record, the queue and logs, and it reads rows and
+        prints errors that may hold one.
+        """
         cap(self._log, self._log_bytes)
         readable, _, _ = select.select([self._events], [], [], timeout_s)
         if not readable:
@@ -80,7 +91,8 @@ class TrainerProcess:
         if not chunk:
             return None
         *lines, self._buffer = (self._buffer + chunk).split(b"\n")
-        return [json.loads(line) for line in lines if line]
+        hide = redactor()
+        return [hide.data(json.loads(line)) for line in lines if line]
 
     def kept(self, checkpoint: Mapping[str, Any]) -> None:
         """Say that the checkpoint of an event is put away, or was given up; the trainer may wait for that."""

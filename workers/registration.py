@@ -32,12 +32,16 @@ from ..models.tables import Worker
 from ..settings.errors import CeloraError, SettingsError, UnavailableError
 from ..settings.gpus import gpu_catalogue
 from ..settings.settings import get_settings
-from . import foreign, hearing, housekeeping, queues
+from . import foreign, hearing, housekeeping, log_lines, queues
 from .carry import poke
+from .celery import app
 from .gpu import device
 from .markers import Markers
 from .options import pinned_device
+from .parts import require_training
+from .safety import require_safe
 from .standing import here
+from .unfit import be_tolerant
 
 logger = logging.getLogger(__name__)
 
@@ -49,10 +53,9 @@ _registered, _stop, _asked = threading.Event(), threading.Event(), threading.Eve
 @setup_logging.connect
 def _logging(loglevel: int = logging.INFO, logfile: str | None = None, **_: Any) -> None:
     """One line a record, to the log file or standard error; Celery's own set-up stays out."""
-    target = logging.FileHandler(logfile) if logfile else logging.StreamHandler(sys.stderr)
-    target.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(processName)s %(name)s: %(message)s"))
-    logging.basicConfig(level=loglevel, handlers=[target], force=True)
-    logging.getLogger("alembic").setLevel(logging.WARNING)
+    log_lines.set_up(loglevel, logfile)
+    if log_lines.in_json():  # what libraries print would be no JSON
+        app.log.redirect_stdouts_to_logger(logging.getLogger("celora.printed"), logging.INFO)
 
 
 @celeryd_after_setup.connect
@@ -66,6 +69,8 @@ def _check(sender: str, instance: Any, **_: Any) -> None:
             _refuse_all()
         pinned = pinned_device()
         queues.check(names, types, pinned[0] if pinned else _unpinned_type(names))
+        if set(names) - {queues.ENTRY}:
+            require_training()
         database = get_database()
         database.require_schema()
         database.dispose()
@@ -89,7 +94,17 @@ def _unpinned_type(names: list[str]) -> str | None:
 
 
 @celeryd_init.connect
-def _fresh(**_: Any) -> None:
+def _fresh(sender: str, instance: Any, **_: Any) -> None:
+    """The very first of a worker: refuse an unsafe app, and learn this worker's name."""
+    try:
+        require_safe(app)
+    except CeloraError as error:
+        sys.exit(f"celora: {error}")
+    log_lines.name_process(str(sender))
+    if log_lines.in_json():
+        log_lines.set_up()  # Celery does it later, and warns before
+        instance.quiet = True  # the banner is no JSON
+    be_tolerant()
     _stop.clear()
 
 

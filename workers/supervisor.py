@@ -21,6 +21,7 @@ from ..settings.errors import CeloraError, LimitError
 from ..tuning.failures import kind_of_log
 from ..tuning.limits import leftovers
 from ..tuning.protocol import PrepareRequest
+from .environment import of_this_user
 from .lease import Lease
 from .logs import log_tail
 from .process import LOG_BYTES, TrainerProcess
@@ -280,7 +281,7 @@ def run_once(request: BaseModel, on_event: Handler, *, log: Path, environment: d
     Raises:
         TrainerError: With the trainer's own error.
     """
-    trainer = TrainerProcess(request, log, environment)
+    trainer = TrainerProcess(request, log, {**of_this_user(), **environment})
     last: dict[str, Any] | None = None
     phase = ""
     try:

@@ -1,7 +1,6 @@
 """The backup and restore that deploy/README.md describes: its own commands, run on records with data in them."""
 
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -9,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from deploy_files import DEPLOY
+from pages import blocks
 from records import fill
 from sqlalchemy import select
 
@@ -21,8 +21,7 @@ PROGRAMS = Path(sys.executable).parent
 
 def script(name):
     """The block of the README that begins with this name as a comment."""
-    blocks = re.findall(r"```sh\n# ([\w-]+)\n(.*?)```", (DEPLOY / "README.md").read_text(), flags=re.DOTALL)
-    return dict(blocks)[name]
+    return next(block.text for block in blocks((DEPLOY / "README.md").read_text()) if block.name == name)
 
 
 def run(name, *, path="", **variables):

@@ -340,6 +340,38 @@ def test_the_example_environment_is_settings(tmp_path, home, monkeypatch):
     assert settings.artifacts == "file:///var/lib/celora/artifacts"
 
 
+def test_what_is_meant_for_production_says_so_and_its_made_up_secrets_are_taken_and_its_examples_refused(
+    compose, manifests, tmp_path, home, monkeypatch
+):
+    from celora.settings.errors import SettingsError
+    from celora.settings.production import require_broker, require_database, require_login
+    from celora.settings.settings import load_settings
+
+    for name, service in compose["services"].items():
+        if "celora" in service["image"]:
+            assert service["environment"]["CELORA_PROFILE"] == "production", name
+    (common,) = [one["data"] for one in manifests if one["kind"] == "ConfigMap"]
+    assert common["CELORA_PROFILE"] == "production"
+    shutil.copytree(DEPLOY / "compose", tmp_path / "compose", ignore=shutil.ignore_patterns("secrets"))
+    subprocess.run([tmp_path / "compose" / "secrets.sh"], check=True, capture_output=True)
+    made = load_settings(profile="production", **{
+        name.removeprefix("celora_"): (tmp_path / "compose" / "secrets" / name).read_text()
+        for name in ("celora_database_url", "celora_broker_url")
+    })  # fmt: skip
+    require_broker(made, made.broker_url)
+    require_database(made)
+    require_login(made, (tmp_path / "compose" / "secrets" / "flower_auth").read_text())
+    for line in (DEPLOY / "systemd" / "celora.env.example").read_text().splitlines():
+        if line and not line.startswith("# "):
+            monkeypatch.setenv(*line.removeprefix("#").split("=", 1))
+    example = load_settings()
+    assert example.profile == "production"
+    for refuse in (lambda: require_broker(example, example.broker_url), lambda: require_database(example),
+                   lambda: require_login(example, os.environ["CELORA_FLOWER_AUTH"])):  # fmt: skip
+        with pytest.raises(SettingsError, match="anybody would try first"):
+            refuse()
+
+
 def test_the_documents_name_every_part():
     text = (DEPLOY / "README.md").read_text()
     for name in (

@@ -98,10 +98,10 @@ def test_a_record_is_not_copied_into_itself(old):
 def test_a_copy_that_breaks_off_leaves_nothing(old, new, monkeypatch):
     whole = transfer._copy_table
 
-    def broken(reading, writing, table):
+    def broken(reading, writing, table, roots):
         if table.name == "metric_point":
             raise StorageError("the disk is gone")
-        return whole(reading, writing, table)
+        return whole(reading, writing, table, roots)
 
     monkeypatch.setattr(transfer, "_copy_table", broken)
     with pytest.raises(StorageError, match="disk is gone"):
@@ -120,3 +120,17 @@ def test_rows_that_do_not_arrive_are_noticed(old, new):
         transfer.copy(old, new)
     with new.session() as session:
         assert session.scalar(select(func.count()).select_from(Job)) == 0
+
+
+def test_where_the_artifacts_moved_every_url_below_their_root_moves_too(old, new):
+    with old.transaction() as session:
+        session.get_one(Job, "done").adapter_uri = "file:///a/jobs/done"
+        session.get_one(Job, "done").evaluation = {"uri": "file:///a/e", "sets": [{"uri": "file:///a/s"}], "n": 3}
+        session.get_one(Job, "failed").adapter_uri = "file:///ab/jobs/failed"  # of another root
+    transfer.copy(old, new, roots=("file:///a", "s3://celora/x"))
+    with new.session() as session:
+        assert session.get_one(Job, "done").adapter_uri == "s3://celora/x/jobs/done"
+        sets = [{"uri": "s3://celora/x/s"}]
+        assert session.get_one(Job, "done").evaluation == {"uri": "s3://celora/x/e", "sets": sets, "n": 3}
+        assert session.get_one(Job, "failed").adapter_uri == "file:///ab/jobs/failed"
+    assert [row["id"] for row in rows_of(new)["job"]] == [row["id"] for row in rows_of(old)["job"]]

@@ -175,7 +175,7 @@ class Running:
         return next(service for service in self.installation.node.services.all if service.name == name)
 
 
-def start(home, extra=None):
+def start(home, extra=None, *, flower=False, spare=True):
     """An installation below ``home``; give it to ``stop`` in the end."""
     from celora.settings.settings import get_settings
     from celora.workers.node import Installation
@@ -184,9 +184,10 @@ def start(home, extra=None):
     for name, value in {**FAST, "CELORA_HOME": str(home), **(extra or {})}.items():
         patch.setenv(name, value)
     get_settings.cache_clear()
-    installation = Installation(flower=False)
+    installation = Installation(flower=flower)
     installation.__enter__()
-    installation.node._worker("cpu-1", ["--gpu", "1"])
+    if spare:
+        installation.node._worker("cpu-1", ["--gpu", "1"])
     return installation, patch
 
 
@@ -219,6 +220,13 @@ def processes_of(home):
 @pytest.fixture(scope="module")
 def running(tmp_path_factory):
     installation, patch = start(tmp_path_factory.mktemp("home"))
+    yield Running(installation)
+    stop(installation, patch)
+
+
+@pytest.fixture(scope="module")
+def running_with_flower(tmp_path_factory):
+    installation, patch = start(tmp_path_factory.mktemp("home"), flower=True)
     yield Running(installation)
     stop(installation, patch)
 

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from pages import run
 
 ROOT = Path(__file__).parent.parent.parent
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
@@ -46,7 +47,7 @@ def test_every_command_of_the_page_runs_and_every_claim_of_it_holds(started, bas
     ):
         assert words in page
         page = page.replace(words, ours)
-    printed = dict(story.run(story.blocks(page), home))
+    printed = dict(run(page, home, folder=ROOT))
     said = {name: text for command, text in printed.items() for name in COMMANDS if COMMANDS[name] in command}
 
     assert story.claims(home) == dict.fromkeys(story.claims(home), True)

@@ -141,6 +141,14 @@ def test_a_job_revoked_in_mid_training_is_cancelled_and_its_process_is_gone(runn
     assert result.state == "REVOKED"
 
 
+def test_the_doctor_finds_no_fault_in_it(running):
+    lines = running.run("celora", "doctor").splitlines()
+    levels = {line.split()[1]: line.split()[0] for line in lines if line.startswith(("ok ", "warn ", "fail "))}
+    assert "fail" not in levels.values()
+    checked = ("broker", "record", "workers", "queues", "reaper", "storage", "torch", "dtype", "bitsandbytes")
+    assert {name: levels[name] for name in checked} == dict.fromkeys(checked, "ok")
+
+
 def test_a_waiting_job_is_cancelled_at_once_from_the_command_line(running, spec):
     prep = running.service("prep")
     os.killpg(prep.process.pid, signal.SIGSTOP)

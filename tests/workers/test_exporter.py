@@ -164,7 +164,7 @@ def test_the_command_serves_this_machine_alone(home, tmp_path):
     environment = {**os.environ, "CELORA_DATABASE_URL": url}
     command = [Path(sys.executable).parent / "celora", "metrics", "--port", "0"]
     with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as server:
-        address = next(line.strip() for line in server.stderr if line.startswith("http://"))
+        address = next(found[0] for line in server.stderr if (found := re.search(r"http://\S+/metrics", line)))
         assert address.startswith("http://127.0.0.1:")
         with urlopen(address) as answer:  # noqa: S310  (the address that it printed)
             assert b"celora_record_up 1.0" in answer.read()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from celora.workers.logs import cap, log_tail
+from celora.workers.logs import cap, log_tail, mask
 
 
 @pytest.fixture
@@ -78,3 +78,18 @@ def test_the_line_that_names_the_exception_is_kept_under_a_flood(log):
 def test_an_endless_line_is_cut(log):
     log.write_bytes(b"x" * 10**6)
     assert len(log_tail(log)) == 2000
+
+
+def test_a_secret_that_a_library_printed_is_masked_once_the_log_is_finished(log, home):
+    token = "hf_" + "a1" * 15
+    log.write_bytes(f"fetching\rfetching\nAuthorization: {token}\nü\xff\n".encode("latin-1"))
+    assert mask(log)
+    assert log.read_bytes() == "fetching\rfetching\nAuthorization: [secret masked]\n\ufffd\ufffd\n".encode()
+    assert not mask(log)
+    assert not mask(log.with_name("none"))
+    assert [path.name for path in log.parent.glob("*.masked")] == []
+
+
+def test_the_tail_of_a_log_that_goes_into_the_record_holds_no_secret(log, home):
+    log.write_text("ValueError: redis://:broker-password@host/0\n")
+    assert log_tail(log) == "ValueError: redis://:[secret masked]@host/0"

@@ -1,0 +1,73 @@
+"""The home of a trial: a record, artifacts and a quantized base of its own, so that the installation stays as it is.
+
+What took long to fetch is shared: the hub's files and converted bases. The broker is Celery's in-memory one, so nothing
+that is sent for the trial reaches a worker of the installation.
+"""
+
+import os
+import shutil
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from ..models.database import Database
+from ..settings.settings import get_settings
+from ..tuning.cache import CONVERTED, HUB
+
+OWN = {
+    "CELORA_BROKER_URL": "memory://",
+    "CELORA_RESULT_BACKEND": "cache+memory://",
+    "CELORA_PROFILE": "local",
+    "CELORA_RETRY_WAIT_S": "1",
+    "CELORA_MAX_ATTEMPTS": "2",
+    "CELORA_ALLOWED_ROOTS": '["/"]',
+}
+"""What a trial needs; every other setting is the installation's."""
+SHARED = ("celora.toml", "secrets.json")
+
+
+class Home:
+    """The folder, from ``with`` to the end of the block.
+
+    Args:
+        folder: Where; it must not exist.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.keep = False
+        self.log = folder / "run-job.log"
+        self.database = Database(f"sqlite:///{folder / 'celora.db'}")
+
+    @property
+    def cache(self) -> Path:
+        """Its cache of base models."""
+        return self.folder / "cache"
+
+    def environment(self) -> dict[str, str]:
+        """Of the process that carries the job."""
+        mine = {
+            "CELORA_HOME": str(self.folder),
+            "CELORA_DATABASE_URL": f"sqlite:///{self.folder / 'celora.db'}",
+            "CELORA_ARTIFACT_ROOT": f"file://{self.folder / 'artifacts'}",
+        }
+        return {**os.environ, **OWN, **mine}
+
+    def __enter__(self) -> Self:
+        settings = get_settings()
+        self.cache.mkdir(parents=True)
+        for name in (CONVERTED, HUB):
+            (settings.cache / name).mkdir(parents=True, exist_ok=True)
+            (self.cache / name).symlink_to(settings.cache / name, target_is_directory=True)
+        for name in SHARED:
+            if (settings.home / name).exists():
+                (self.folder / name).symlink_to(settings.home / name)
+        self.database.migrate()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.database.dispose()
+        if not self.keep:
+            shutil.rmtree(self.folder)
