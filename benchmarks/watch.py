@@ -334,6 +334,7 @@ class Look:
 
     def prometheus(self) -> None:
         """Our figures as Prometheus draws them, and its alerts."""
+        self._page.set_viewport_size({"width": 1280, "height": 880})
         for expression, name in (
             ("sum by (queue, status) (celora_jobs)", "prometheus-jobs"),
             ("sum by (tenant) (celora_tokens_per_second)", "prometheus-speed"),

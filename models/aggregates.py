@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 
 from . import history
 from .database import now
-from .states import Status
+from .states import Stage, Status
 from .tables import Announcement, Attempt, Beacon, Event, Job, Worker
 
 UNFINISHED = (Status.PENDING, Status.QUEUED, Status.RUNNING)
@@ -173,8 +173,8 @@ def _auto_queue(session: Session) -> str:
 
 
 def _running(session: Session, at: datetime) -> Iterable[Running]:
-    columns = (Job.worker_id, Job.gpu_type, Job.tenant, Job.queue, Job.lease_until, Job.progress)
-    for worker, gpu_type, tenant, queue, lease_until, progress in session.execute(
+    columns = (Job.worker_id, Job.gpu_type, Job.tenant, Job.queue, Job.lease_until, Job.progress, Job.stage)
+    for worker, gpu_type, tenant, queue, lease_until, progress, stage in session.execute(
         select(*columns).where(Job.status == Status.RUNNING)
     ):
         told: dict[str, Any] = progress or {}
@@ -184,7 +184,7 @@ def _running(session: Session, at: datetime) -> Iterable[Running]:
             tenant=tenant,
             queue=str(queue),
             lease_left_s=(lease_until - at).total_seconds() if lease_until else 0.0,
-            tokens_per_s=told.get("tokens_per_s"),
+            tokens_per_s=told.get("tokens_per_s") if stage is Stage.TRAIN else None,  # it is what training told last
             gpu_memory_bytes=told.get("gpu_memory_bytes"),
             gpu_utilisation=told.get("gpu_utilisation"),
         )
