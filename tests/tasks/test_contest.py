@@ -1,14 +1,19 @@
 """What becomes of a challenge when a job is published, judged again, or overtaken; by the rows that were answered."""
 
 import json
+import os
+import subprocess
 import sys
 import time
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from sqlalchemy import update
 
 from celora.models import champions as record_of
 from celora.models import history, ratings
+from celora.models.champion_tables import ChampionEvent
 from celora.models.database import get_database
 from celora.models.tables import Adapter
 from celora.settings.errors import NotFoundError, SettingsError
@@ -320,3 +325,43 @@ def test_every_change_is_told_once_and_a_broken_command_is_in_the_history(challe
         newest = record_of.events_of(session, "default", "bot")[0]
     assert (newest.told_at, newest.attempts) == (None, 1)
     assert newest.fault.endswith("ended with 1: ")
+
+
+PROMOTE = "from celora.tasks import champions; champions.promote('bot', 'a')"
+TELL = (
+    "from celora.models.database import get_database; from celora.settings.settings import get_settings;"
+    "from celora.tasks.champions import tell; tell(get_database(), get_settings())"
+)
+
+
+def killed_at(point, program):
+    """Run a program that dies at a failpoint."""
+    environment = {**os.environ, "CELORA_FAILPOINT": f"{point}:kill"}
+    done = subprocess.run([sys.executable, "-c", program], env=environment, timeout=60, check=False)
+    assert done.returncode == -9
+
+
+@pytest.mark.slow
+def test_who_is_killed_after_moving_a_champion_leaves_its_alias_to_the_next_round(contestant):
+    from celora.tasks import champions
+
+    contestant("a", {"base": right(0), "tuned": right(12)})
+    killed_at("champion.moved", PROMOTE)
+    assert (pointer(), alias()) == (("a", 1), None)
+    assert champions.tell(get_database(), get_settings()) == 1
+    assert alias()["job"] == "a"
+    assert champions.tell(get_database(), get_settings()) == 0
+
+
+@pytest.mark.slow
+def test_who_is_killed_while_telling_a_change_is_followed_by_another_when_its_claim_is_over(contestant):
+    from celora.tasks import champions
+
+    contestant("a", {"base": right(0), "tuned": right(12)})
+    killed_at("champion.moved", PROMOTE)
+    killed_at("champion.claimed", TELL)
+    assert champions.tell(get_database(), get_settings()) == 0
+    with get_database().transaction() as session:
+        session.execute(update(ChampionEvent).values(claimed_until=datetime.now(UTC) - timedelta(seconds=1)))
+    assert champions.tell(get_database(), get_settings()) == 1
+    assert alias()["job"] == "a"
