@@ -230,7 +230,7 @@ def test_no_page_and_no_answer_tells_a_secret_or_a_worker_that_never_was(
     refused = running_with_flower.send({**spec, "dataset": f"https://me:{CANARY}@example.com/rows.jsonl"}).id
     running_with_flower.until(lambda: flower.state(refused) == "FAILURE")
     broker = running_with_flower.settings.broker_url.split(":")[2].split("@")[0]
-    workers = json.loads(flower.answer("/api/workers?refresh=1")[1])
+    workers = [worker["hostname"] for worker in json.loads(flower.answer("/workers?json=1")[1])["data"]]
     assert {name.partition("@")[0] for name in workers} == {"control", "prep", "cpu-0", "cpu-1"}
     pages = [
         "/",
@@ -238,7 +238,7 @@ def test_no_page_and_no_answer_tells_a_secret_or_a_worker_that_never_was(
         "/broker",
         f"/task/{completed}",
         f"/task/{refused}",
-        *(f"/worker/{name}" for name in workers if name.startswith("c")),
+        *(f"/worker/{name}" for name in workers if name.startswith("control")),
     ]
     seen = {path: visit(flower, path, until="load").content() for path in pages}
     apis = ["/api/tasks", "/api/workers", "/api/queues/length", f"/api/task/info/{refused}", "/metrics"]

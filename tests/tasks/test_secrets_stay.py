@@ -272,7 +272,7 @@ def test_no_secret_is_in_the_figures_or_in_what_people_and_callers_are_told(plan
 def test_no_secret_is_on_a_page_of_flower_or_in_its_api(planted):
     flower = planted.service("flower")
     port = next(int(word.partition("=")[2]) for word in flower.command if word.startswith("--port="))
-    worker = next(iter(planted.foreign.control.inspect(timeout=5).ping()))
+    worker = f"cpu-0@{socket.gethostname()}"
     task = f"{planted.good.id}.train.1"
     about = [f"/task/{planted.good.id}", *(f"/api/task/{what}/{planted.good.id}" for what in ("info", "result"))]
     views = ["/", "/workers", f"/worker/{worker}", "/tasks", "/broker", "/metrics", "/api/tasks", "/api/queues/length"]
@@ -413,7 +413,8 @@ def test_nothing_that_an_attacker_sends_runs_and_every_worker_lives_on(planted, 
     again = planted.send({"base_model": "x", "dataset": "relative.jsonl"})
     with pytest.raises(Exception, match="dataset"):
         again.get(timeout=30)
-    logs = {name: content.encode() for name, content in log_lines(planted)}
+    logs = {path.name: path.read_bytes() for path in files(planted.settings.home / "logs")}
+    assert b"os.system" in logs["control.log"], "Celery writes what it did not know, and with it what it held"
     assert found({"a sent secret": SENT, "a pickled secret": PICKLED}, logs) == []
 
 
