@@ -160,6 +160,7 @@ def run(folder: Path, commit: str) -> dict[str, Any]:
         ),
         "jobs": len(jobs),
         "completed": completed,
+        "not_completed": {job["id"]: job["error"] for job in jobs if job["status"] != "completed"},
         "drained_in_training": drained,
         "steps_redone": redone,
         "attempts": [job["attempt"] for job in jobs],
