@@ -108,6 +108,8 @@ class Progress:
                     if event["event"] == "checkpoint":
                         self.put_away(event)
             while self._pending and not self._write():
+                if self._held.lease.lost:
+                    return  # the record would take none of it
                 if self._held.draining():
                     logger.warning("job %s: what its trainer told last is lost with the record", self._held.job.id)
                     return

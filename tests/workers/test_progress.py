@@ -137,6 +137,8 @@ def test_a_worker_that_lost_the_job_does_not_wait(held):
     began = time.monotonic()
     progress.flush()
     assert time.monotonic() - began < 1
+    progress._thread.join(timeout=5)
+    assert not progress._thread.is_alive(), "it goes on trying"
 
 
 def test_a_slow_store_keeps_nobody_from_looking_after_the_trainer(held, tmp_path):
