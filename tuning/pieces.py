@@ -4,23 +4,22 @@ Nearly all rows are words filled into a shape (shapes.py) whose tokens' places f
 (token_bytes.py); the template and the tokenizer's offsets are asked for the others, with the same results.
 """
 
-import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import chain
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .faults import BadLine, BadLines
+from .faults import BadLines
 from .masks import Span, trained_ranges
 from .prepared import prompt_line
 from .receipt import KEPT_LINES, SetFacts
-from .rows import Row, Said, Turns
-from .shapes import Shapes
-from .spool import Spool, row_of
-from .templates import ChatTemplate, Rendered, TemplateRefusalError, backend
+from .rows import Row, Said
+from .spool import Spool
+from .templates import ChatTemplate, backend
+from .texts import Texts, Writing
 from .token_bytes import Ranges, TokenBytes
 
 if TYPE_CHECKING:
@@ -39,6 +38,9 @@ of its time goes into words that it has seen."""
 Cut = tuple[int, int]
 """From which row of a set, and to which."""
 
+_Flat = tuple[NDArray[np.int32], NDArray[np.int64]]
+"""The tokens of all rows of a piece, one row after the other, and how many each row has."""
+
 
 @dataclass(slots=True)
 class Done:
@@ -50,25 +52,6 @@ class Done:
     prompts: list[str]
     facts: SetFacts
     bad: BadLines
-
-
-@dataclass(slots=True)
-class _Texts:
-    """The rows of a piece as text.
-
-    Attributes:
-        rows: Each row and its line.
-        said: Its text.
-        asked: By row, the prompt as users will write it, where it is wanted.
-        spans: Row, and from and to which byte of it loss is.
-        others: Rows whose loss is told in characters, or is all of them.
-    """
-
-    rows: list[tuple[Said | Row, int]] = field(default_factory=list[tuple[Said | Row, int]])
-    said: list[str] = field(default_factory=list[str])
-    asked: dict[int, str] = field(default_factory=dict[int, str])
-    spans: list[tuple[int, int, int]] = field(default_factory=list[tuple[int, int, int]])
-    others: dict[int, Rendered] = field(default_factory=dict[int, Rendered])
 
 
 class Pieces:
@@ -96,8 +79,8 @@ class Pieces:
         large: bool,
     ) -> None:
         self._template, self._spool, self._numbers = template, spool, numbers
-        self._max_length, self._completion_only, self._held_out = max_length, completion_only, held_out
-        self._shapes, self._control = Shapes(template), _ControlWords(template)
+        self._max_length, self._held_out = max_length, held_out
+        self._writing = Writing(template, completion_only=completion_only)
         self._inner = backend(template.tokenizer)
         self._bytes = TokenBytes.of(self._inner, template.special_tokens) if large else None
         self._tails: dict[str, list[int]] = {}
@@ -127,9 +110,7 @@ class Pieces:
         texts = self._texts(cut, facts, bad)
         if not texts.said:
             return Done(*_nothing(), [], facts, bad)
-        ids, ranges, begins = self._tokens(texts)
-        counts = np.array([len(row) for row in ids], dtype=np.int64)
-        flat = np.fromiter(chain.from_iterable(ids), dtype=np.int32, count=int(counts.sum()))
+        ids, (flat, counts), ranges, begins = self._tokens(texts)
         prompts = self._prompts(texts, ids, begins, facts)
         kept = self._kept(counts, ranges, prompts, facts)
         self._count(texts, counts, ranges, kept, facts)
@@ -137,57 +118,14 @@ class Pieces:
         told = [self._told(texts, place, prompts[place]) for place in stay]
         return Done(*self._arrays(flat, counts, ranges, kept), told, facts, bad)
 
-    def _texts(self, cut: Cut, facts: SetFacts, bad: BadLines) -> _Texts:
-        """Render the rows; what the template refuses is a bad line."""
-        texts, numbers = _Texts(), self._numbers[slice(*cut)]
-        chosen: list[int] = numbers.tolist()
-        for index, number, said in zip(range(*cut), chosen, self._spool.said(numbers), strict=True):
-            line = self._spool.line(number)
-            asks = self._held_out or index < BOUNDARY_ROWS
-            try:
-                if isinstance(said, Row):
-                    facts.control_words += self._control.stand_in([message["content"] for message in said.messages])
-                    self._render(said, texts, asks=asks)
-                else:
-                    facts.control_words += self._control.stand_in(said[1])
-                    if not self._fill(*said, texts, asks=asks):
-                        self._render(row_of(*said, line), texts, asks=asks)
-            except TemplateRefusalError as error:
-                reason = f"the base's chat template refuses the row: {str(error).rstrip('.')}"
-                bad.add(BadLine(line, 1, None, "template", reason, "change the row's turns, or name another template"))
-                continue
-            texts.rows.append((said, line))
-        return texts
+    def _texts(self, cut: Cut, facts: SetFacts, bad: BadLines) -> Texts:
+        numbers = self._numbers[slice(*cut)]
+        asks = len(numbers) if self._held_out else max(0, BOUNDARY_ROWS - cut[0])
+        rows, lines = self._spool.said(numbers), self._spool.lines(numbers)
+        return self._writing.texts(rows, lines, asks=asks, in_bytes=self._bytes is not None, facts=facts, bad=bad)
 
-    def _fill(self, turns: Turns, words: list[str], texts: _Texts, *, asks: bool) -> bool:
-        """Fill a row's words into its shape; False where there is none."""
-        shape = self._shapes.of(turns, words)
-        filled = shape.fill(words) if shape else None
-        if shape is None or filled is None:
-            return False
-        text, place = "".join(filled), len(texts.said)
-        spans = shape.trained(filled, len(text)) if self._completion_only else None
-        if asks:
-            texts.asked[place] = text[: shape.prompt.at(filled)]
-        texts.said.append(text)
-        if spans is None or self._bytes is None:
-            texts.others[place] = Rendered(text, None if spans is None else [Span(*span) for span in spans])
-        elif text.isascii():
-            texts.spans.extend([(place, start, end) for start, end in spans])
-        else:
-            texts.spans.extend((place, len(text[:start].encode()), len(text[:end].encode())) for start, end in spans)
-        return True
-
-    def _render(self, row: Row, texts: _Texts, *, asks: bool) -> None:
-        rendered = self._template.rendered(row, completion_only=self._completion_only)
-        place = len(texts.said)
-        if asks:
-            texts.asked[place] = self._template.prompt(row)
-        texts.others[place] = rendered
-        texts.said.append(rendered.text)
-
-    def _tokens(self, texts: _Texts) -> tuple[list[list[int]], Ranges, dict[int, int]]:
-        """Each row's tokens, which of them carry loss, and of rows told by their bytes where the last answer begins."""
+    def _tokens(self, texts: Texts) -> tuple[list[list[int]], _Flat, Ranges, dict[int, int]]:
+        """Each row's tokens, also flat; which carry loss; and where a row's last answer begins, told by bytes."""
         said, asks = texts.said, {place for place, row in texts.others.items() if row.spans is not None}
         ids: list[list[int]] = [[]] * len(said)
         quick = [place for place in range(len(said)) if place not in asks]
@@ -195,11 +133,12 @@ class Pieces:
         for place, encoding in zip(quick, encodings, strict=True):
             ids[place] = encoding.ids
         del encodings
+        flat = _flat(ids)
         ranges = [(place, 0, len(ids[place])) for place, row in texts.others.items() if row.spans is None]
         found = [np.array(ranges, dtype=np.int64).reshape(-1, 3)]
         begins: dict[int, int] = {}
-        if texts.spans:
-            known, unsure = self._by_bytes(texts, ids)
+        if len(texts.spans):
+            known, unsure = self._by_bytes(texts, *flat)
             found.append(known)
             asks |= unsure
             begins = dict(zip(known[:, 0].tolist(), known[:, 1].tolist(), strict=True)) if self._held_out else {}
@@ -208,21 +147,25 @@ class Pieces:
             end_token, special = self._template.end_token, self._template.special_tokens
             trained = trained_ranges(encoding, ids[place], said[place], spans, special=special, end_token=end_token)
             found.append(np.array([(place, *one) for one in trained], dtype=np.int64).reshape(-1, 3))
-        return ids, Ranges(*np.concatenate(found).T), begins
+        return ids, _flat(ids) if asks else flat, Ranges(*np.concatenate(found).T), begins
 
     def _offsets(self, said: list[str], places: list[int]) -> "Iterable[tuple[int, Encoding]]":
         encodings = self._inner.encode_batch([said[place] for place in places], add_special_tokens=False)
         return zip(places, encodings, strict=True)
 
-    def _by_bytes(self, texts: _Texts, ids: list[list[int]]) -> tuple[NDArray[np.int64], set[int]]:
+    def _by_bytes(
+        self, texts: Texts, flat: NDArray[np.int32], counts: NDArray[np.int64]
+    ) -> tuple[NDArray[np.int64], set[int]]:
         """Loss of the rows that were filled into a shape: row, first and end; and the rows whose offsets must tell."""
         assert self._bytes is not None  # noqa: S101  (spans in bytes are only made where it is)
-        spans = np.array(texts.spans, dtype=np.int64)
+        spans = texts.spans.copy()
         places = np.unique(spans[:, 0])
         chosen: list[int] = places.tolist()
         spans[:, 0] = np.searchsorted(places, spans[:, 0])
-        counts = np.array([len(ids[place]) for place in chosen], dtype=np.int64)
-        flat = np.fromiter(chain.from_iterable(ids[place] for place in chosen), np.int32, count=int(counts.sum()))
+        if len(chosen) < len(counts):
+            told = np.zeros(len(counts), dtype=np.bool_)
+            told[places] = True
+            flat, counts = flat[np.repeat(told, counts)], counts[places]
         ranges, held = self._bytes.ranges(flat, counts, [texts.said[place] for place in chosen], spans)
         if held.mean() < 0.5:  # noqa: PLR2004  (a tokenizer that changes what it reads: the offsets tell at once)
             self._bytes = None
@@ -231,18 +174,19 @@ class Pieces:
         return known, set(places[~held].tolist())
 
     @staticmethod
-    def _spans(texts: _Texts, place: int) -> list[Span] | None:
+    def _spans(texts: Texts, place: int) -> list[Span] | None:
         """What carries loss in a row, in characters."""
         if place in texts.others:
             return texts.others[place].spans
-        said, spans = texts.said[place].encode(), [span for row, *span in texts.spans if row == place]
+        spans: list[list[int]] = texts.spans[texts.spans[:, 0] == place, 1:].tolist()
+        said = texts.said[place].encode()
         return [Span(len(said[:start].decode()), len(said[:end].decode())) for start, end in spans]
 
     def _prompts(
-        self, texts: _Texts, ids: list[list[int]], begins: dict[int, int], facts: SetFacts
+        self, texts: Texts, ids: list[list[int]], begins: dict[int, int], facts: SetFacts
     ) -> dict[int, list[int]]:
         """The tokens of the prompts that are wanted, by row."""
-        starts = {place: start for place, start, _ in texts.spans}  # of the last answer with loss
+        starts: dict[int, int] = dict(texts.spans[:, :2].tolist()) if begins else {}  # of the last answer with loss
         prompts = {
             place: prompt
             for place, begin in begins.items()
@@ -251,10 +195,10 @@ class Pieces:
         }
         left = [place for place in texts.asked if place not in prompts]
         encodings = self._inner.encode_batch_fast([texts.asked[place] for place in left], add_special_tokens=False)
-        prompts |= {place: encoding.ids for place, encoding in zip(left, encodings, strict=True)}
-        facts.boundary_checked += len(prompts)
-        facts.boundary_merged += sum(ids[place][: len(prompt)] != prompt for place, prompt in prompts.items())
-        return prompts
+        alone = {place: encoding.ids for place, encoding in zip(left, encodings, strict=True)}
+        facts.boundary_checked += len(texts.asked)
+        facts.boundary_merged += sum(ids[place][: len(prompt)] != prompt for place, prompt in alone.items())
+        return prompts | alone
 
     def _alike(self, prompt: str, ids: list[int], begin: int) -> list[int]:
         """The tokens of a prompt that a row begins with, where they are plainly the row's own; else none.
@@ -282,7 +226,7 @@ class Pieces:
         return kept
 
     def _count(
-        self, texts: _Texts, counts: NDArray[np.int64], ranges: Ranges, kept: NDArray[np.bool_], facts: SetFacts
+        self, texts: Texts, counts: NDArray[np.int64], ranges: Ranges, kept: NDArray[np.bool_], facts: SetFacts
     ) -> None:
         facts.lengths.frombytes(counts.tobytes())
         over = np.maximum(counts - self._max_length, 0)
@@ -292,12 +236,12 @@ class Pieces:
         facts.cut_answers += len(np.unique(ranges.rows[cut > 0]))
         facts.cut_trained_tokens += int(cut.sum())
         dropped: list[int] = np.flatnonzero(~kept)[:KEPT_LINES].tolist()
-        facts.dropped_lines.extend(texts.rows[place][1] for place in dropped)
+        facts.dropped_lines.extend(texts.lines[place] for place in dropped)
         for rendered in texts.others.values():
             facts.marked_turns += rendered.marked_turns
             facts.prompt_differs += rendered.prompt_differs
         if not self._template.system_role:
-            facts.system_folded += sum(_first_role(row) == "system" for row, _ in texts.rows)
+            facts.system_folded += sum(_first_role(row) == "system" for row in texts.rows)
 
     def _arrays(
         self, flat: NDArray[np.int32], counts: NDArray[np.int64], ranges: Ranges, kept: NDArray[np.bool_]
@@ -315,11 +259,19 @@ class Pieces:
             flat, mask, lengths = flat[stays], mask[stays], lengths[kept]
         return flat, mask, lengths
 
-    def _told(self, texts: _Texts, place: int, prompt: list[int]) -> str:
+    def _told(self, texts: Texts, place: int, prompt: list[int]) -> str:
         """A held-out row's line in its file."""
-        said, line = texts.rows[place]
-        row = said if isinstance(said, Row) else row_of(*said, line)
-        return prompt_line(prompt, _readable(row), self._template.reference(row), line)
+        row, line = texts.rows[place], texts.lines[place]
+        if isinstance(row, Row):
+            return prompt_line(prompt, _readable(row), self._template.reference(row), line)
+        (roles, _), words = row
+        asked = [(role, said) for role, said in zip(roles, words[:-1], strict=False) if role != "system"]
+        return prompt_line(prompt, _as_asked(asked), words[-1], line)
+
+
+def _flat(ids: list[list[int]]) -> _Flat:
+    counts = np.array([len(row) for row in ids], dtype=np.int64)
+    return np.fromiter(chain.from_iterable(ids), dtype=np.int32, count=int(counts.sum())), counts
 
 
 def _nothing() -> tuple[NDArray[np.int32], NDArray[np.uint8], NDArray[np.int64]]:
@@ -333,24 +285,9 @@ def _first_role(row: Said | Row) -> str:
 def _readable(row: Row) -> str:
     if row.plain:
         return row.halves[0]
-    asked = [message for message in row.messages[:-1] if message["role"] != "system"]
-    if len(asked) == 1:
-        return asked[0]["content"]
-    return "\n".join(f"{message['role']}: {message['content']}" for message in asked)
+    return _as_asked([(turn["role"], turn["content"]) for turn in row.messages[:-1] if turn["role"] != "system"])
 
 
-class _ControlWords:
-    """The base's control tokens as they are written; in a row's text they read as the tokens themselves."""
-
-    def __init__(self, template: ChatTemplate) -> None:
-        words = [template.token_text(number) for number in sorted(template.special_tokens)]
-        self._pattern = re.compile("|".join(map(re.escape, words)))
-        self._begins = {word[0] for word in words if word}
-
-    def stand_in(self, words: Sequence[str]) -> bool:
-        """Whether one stands in a row's words."""
-        for said in words:
-            for begin in self._begins:
-                if begin in said and self._pattern.search(said):
-                    return True
-        return False
+def _as_asked(turns: Sequence[tuple[str, str]]) -> str:
+    """What was asked, for people to read."""
+    return turns[0][1] if len(turns) == 1 else "\n".join(f"{role}: {said}" for role, said in turns)

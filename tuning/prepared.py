@@ -22,6 +22,7 @@ from ..settings.errors import NotFoundError
 from .protocol import PrepareResult
 
 TRAIN = "train"
+_encode = json.JSONEncoder(ensure_ascii=False).encode
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +157,7 @@ class _ArrayWriter:
 def prompt_line(tokens: Sequence[int], prompt: str, reference: str, line: int) -> str:
     """A held-out row's line in its file: what is asked, what a good answer is compared with, and where it stood."""
     facts = {"prompt_tokens": tokens, "prompt": prompt, "reference": reference, "line": line}
-    return json.dumps(facts, ensure_ascii=False) + "\n"
+    return _encode(facts) + "\n"
 
 
 def permutation(rows: int, *seed: int) -> NDArray[np.int64]:

@@ -16,14 +16,15 @@ from functools import partial
 from typing import Any, NoReturn, Self
 
 import jinja2
+import numpy as np
 from jinja2 import nodes
+from numpy.typing import NDArray
 
 from . import limits
 from .formats import Row
-from .masks import Span
 from .rows import Turns
 from .spool import row_of
-from .templates import ChatTemplate, Rendered, TemplateRefusalError, system_folded
+from .templates import ChatTemplate, TemplateRefusalError, system_folded
 
 _OPEN, _CLOSE = "\ue0a3", "\ue0a4"
 _FILTERS = frozenset(
@@ -52,6 +53,9 @@ class _Slot:
         if self.left:
             return words.strip() if self.right else words.lstrip()
         return words.rstrip() if self.right else words
+
+    def of_all(self, words: Sequence[str]) -> Sequence[str]:
+        return list(map(self.of, words)) if self.left or self.right else words
 
 
 _Part = str | _Slot
@@ -194,14 +198,10 @@ def _merged(parts: Sequence[_Part]) -> tuple[_Part, ...]:
 
 @dataclass(frozen=True, slots=True)
 class _Place:
-    """A place in a shape: so many whole parts, and so many characters of the next."""
+    """A place in a shape: so many whole parts, and so many characters of the next, which the template wrote."""
 
     parts: int
     characters: int = 0
-
-    def at(self, filled: Sequence[str]) -> int:
-        """Its offset in a filled text."""
-        return sum(map(len, filled[: self.parts])) + self.characters
 
 
 @dataclass(slots=True)
@@ -212,33 +212,88 @@ class Shape:
     spans: tuple[tuple[_Place, _Place | None], ...]
     prompt: _Place
     guards: tuple[_Guard, ...]
-    _fixed: list[str] = field(init=False)
-    _slots: list[tuple[int, _Slot]] = field(init=False)
 
-    def __post_init__(self) -> None:
-        self._fixed = [part if isinstance(part, str) else "" for part in self.parts]
-        self._slots = [(number, part) for number, part in enumerate(self.parts) if isinstance(part, _Slot)]
+    def fits(self, words: Sequence[str]) -> bool:
+        """Whether a row's words can be filled in.
 
-    def fill(self, words: Sequence[str]) -> list[str] | None:
-        """The parts with words in their places.
-
-        None where the template would do something else: a guard says so, or a message has no words.
+        They cannot where the template would do something else: a guard says so, or a message has no words.
         """
         for said in words:
             if not said or said.isspace():
-                return None
-        for guard in self.guards:
-            if guard.holds(words[guard.slot.message]):
-                return None
-        filled = self._fixed.copy()
-        for number, slot in self._slots:
-            said = words[slot.message]
-            filled[number] = slot.of(said) if slot.left or slot.right else said
-        return filled
+                return False
+        return not any(guard.holds(words[guard.slot.message]) for guard in self.guards)
 
-    def trained(self, filled: Sequence[str], length: int) -> list[tuple[int, int]]:
-        """Where loss begins and ends in the filled parts, which are so many characters together."""
-        return [(start.at(filled), length if end is None else end.at(filled)) for start, end in self.spans]
+    def fit(self, rows: Sequence[Sequence[str]]) -> bool:
+        """Whether it is plain that all rows fit."""
+        if self.guards or not all(map(all, rows)):
+            return False
+        return not any(any(map(str.isspace, words)) for words in rows)
+
+    def filled(self, rows: Sequence[Sequence[str]]) -> "Filled":
+        """Rows that fit, filled in."""
+        return Filled(self, rows)
+
+
+class Filled:
+    """Rows of one shape with their words in their places.
+
+    Args:
+        shape: Of all of them.
+        rows: The words of each.
+
+    Attributes:
+        texts: The rows as the template renders them.
+    """
+
+    def __init__(self, shape: Shape, rows: Sequence[Sequence[str]]) -> None:
+        self._shape, self._count = shape, len(rows)
+        words = list(zip(*rows, strict=True))
+        self._columns: list[Sequence[str]] = [
+            [part] * len(rows) if isinstance(part, str) else part.of_all(words[part.message]) for part in shape.parts
+        ]
+        self.texts = self._joined(self._columns, len(rows))
+
+    def prompts(self, count: int) -> list[str]:
+        """The prompts of the first rows, as users will write them."""
+        place = self._shape.prompt
+        columns = [column[:count] for column in self._columns[: place.parts]]
+        if place.characters:
+            columns.append([self._before(place)] * count)
+        return self._joined(columns, count)
+
+    def spans(self, *, in_bytes: bool) -> NDArray[np.int64]:
+        """Where loss begins and ends: by row and span, in characters or in bytes (UTF-8)."""
+        ends = np.zeros((len(self._columns) + 1, self._count), dtype=np.int64)
+        for number, (part, column) in enumerate(zip(self._shape.parts, self._columns, strict=True)):
+            if isinstance(part, str):
+                ends[number + 1] = ends[number] + _size(part, in_bytes=in_bytes)
+            else:
+                ends[number + 1] = ends[number] + _sizes(column, in_bytes=in_bytes)
+
+        def at(place: _Place | None) -> NDArray[np.int64]:
+            return ends[-1] if place is None else ends[place.parts] + _size(self._before(place), in_bytes=in_bytes)
+
+        edges = [at(place) for span in self._shape.spans for place in span]
+        return np.stack(edges, axis=1).reshape(self._count, -1, 2) if edges else np.zeros((self._count, 0, 2), np.int64)
+
+    def _before(self, place: _Place) -> str:
+        """What the template wrote between the whole parts before a place and the place."""
+        part = self._shape.parts[place.parts] if place.characters else ""
+        return part[: place.characters] if isinstance(part, str) else ""
+
+    @staticmethod
+    def _joined(columns: Sequence[Sequence[str]], count: int) -> list[str]:
+        return list(map("".join, zip(*columns, strict=True))) if columns else [""] * count
+
+
+def _size(text: str, *, in_bytes: bool) -> int:
+    return len(text.encode() if in_bytes else text)
+
+
+def _sizes(texts: Sequence[str], *, in_bytes: bool) -> NDArray[np.int64]:
+    in_characters = not in_bytes or all(map(str.isascii, texts))
+    sizes = map(len, texts) if in_characters else (len(text.encode()) for text in texts)
+    return np.fromiter(sizes, dtype=np.int64, count=len(texts))
 
 
 @dataclass(slots=True)
@@ -256,52 +311,30 @@ class Shapes:
     def __post_init__(self) -> None:
         self._run = _runner(self.template)
 
-    def rendered(self, row: Row, *, completion_only: bool) -> Rendered:
-        """As ``ChatTemplate.rendered``."""
-        found = self._filled(row)
-        if found is None:
-            return self.template.rendered(row, completion_only=completion_only)
-        shape, filled = found
-        text = "".join(filled)
-        if not completion_only:
-            return Rendered(text, None)
-        return Rendered(text, [Span(start, end) for start, end in shape.trained(filled, len(text))])
-
-    def prompt(self, row: Row) -> str:
-        """As ``ChatTemplate.prompt``."""
-        found = self._filled(row)
-        if found is None:
-            return self.template.prompt(row)
-        shape, filled = found
-        return "".join(filled)[: shape.prompt.at(filled)]
-
-    def of(self, turns: Turns, words: Sequence[str]) -> Shape | None:
+    def of(self, turns: Turns, rows: Sequence[Sequence[str]]) -> Shape | None:
         """The shape of rows with these roles and weights; None where they go through the template one by one.
 
-        It is learned from a row that has one, so an answer None may be another one later.
+        It is learned from a row that has words everywhere, so an answer None may be another one later.
+
+        Args:
+            turns: The roles and weights.
+            rows: The words of rows that have them.
         """
         if turns not in self._shapes:
-            row = row_of(turns, words, 0)
-            if self._run is None or not _is_plain(row):
+            said = next((words for words in rows if all(text and not text.isspace() for text in words)), None)
+            if self._run is None or said is None:
                 return None
-            self._shapes[turns] = self._learned(row)
+            self._shapes[turns] = self._learned(row_of(turns, said, 0))
         return self._shapes[turns]
-
-    def _filled(self, row: Row) -> tuple[Shape, list[str]] | None:
-        if self._run is None or not _is_plain(row):
-            return None
-        words = [message["content"] for message in row.messages]
-        shape = self.of((tuple([message["role"] for message in row.messages]), tuple(row.weights)), words)
-        filled = shape.fill(words) if shape is not None else None
-        return None if shape is None or filled is None else (shape, filled)
 
     def _learned(self, row: Row) -> Shape | None:
         """The shape of a row; None where there is none, or where filling this row in differs from rendering it."""
         try:
             shape = self._shape(row)
-            if shape is None or (filled := shape.fill([message["content"] for message in row.messages])) is None:
+            words = [message["content"] for message in row.messages]
+            if shape is None or not shape.fits(words):
                 return shape
-            return shape if "".join(filled) == self.template.render(row.messages) else None
+            return shape if shape.filled([words]).texts == [self.template.render(row.messages)] else None
         except (_AskedError, TemplateRefusalError, jinja2.TemplateError, TypeError, ValueError, LookupError,
                 ArithmeticError):  # fmt: skip
             return None
@@ -333,16 +366,6 @@ class Shapes:
             _asked()
         with limits.rendering(self.template.name):
             return _parts(self._run(messages=list(messages), add_generation_prompt=generation_prompt))
-
-
-def _is_plain(row: Row) -> bool:
-    if row.tools or row.plain:
-        return False
-    for message in row.messages:
-        words: Any = message.get("content")
-        if len(message) != 2 or not isinstance(words, str) or not words or words.isspace():  # noqa: PLR2004  (role, content)
-            return False
-    return True
 
 
 def _end_of(prefix: tuple[_Part, ...], whole: tuple[_Part, ...]) -> _Place | None:

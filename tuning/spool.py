@@ -73,12 +73,13 @@ class Spool(Sequence[Row]):
 
     def append_words(self, turns: Turns, words: Sequence[str], line: int) -> None:
         """Write a row of roles and words alone."""
-        said = _BREAK.join(words)
-        if said.count(_BREAK) != len(words) - 1:
+        said = _BREAK.join((*words, "")).encode()  # the last break is the row's end
+        if said.count(_END) != len(words):
             self.append(row_of(turns, words, line))
             return
         self._kinds.append(self._kind(turns))
-        self._write(said.encode(), line)
+        self._starts.append(self._starts[-1] + self._file.write(said))
+        self._lines.append(line)
 
     def _write(self, said: bytes, line: int) -> None:
         self._starts.append(self._starts[-1] + self._file.write(said) + self._file.write(_END))
@@ -155,9 +156,10 @@ class Spool(Sequence[Row]):
                 at = end
         return found
 
-    def line(self, number: int) -> int:
-        """The line of a row."""
-        return self._lines[number]
+    def lines(self, numbers: NDArray[np.int64]) -> list[int]:
+        """The lines of some rows."""
+        found: list[int] = np.frombuffer(self._lines, dtype=np.int64)[numbers].tolist()
+        return found
 
     @overload
     def __getitem__(self, index: int) -> Row: ...

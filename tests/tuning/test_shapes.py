@@ -2,9 +2,12 @@ import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
+from celora.tuning.faults import BadLines
 from celora.tuning.formats import Row
+from celora.tuning.receipt import SetFacts
 from celora.tuning.shapes import Shapes
 from celora.tuning.templates import TemplateRefusalError, choose
+from celora.tuning.texts import Writing
 
 # In the manner of real families' templates, with what makes each of them hard.
 CHATML = (
@@ -100,34 +103,74 @@ def rows():
             yield Row(messages, [weight * (number == len(roles) - 1) for number, weight in enumerate(weights)], 1)
 
 
-def outcome(render):
+def written(template, rows, *, completion_only=True, in_bytes=False):
+    """Each row's text, its loss (in characters or bytes, or None) and its prompt, or why the template refuses it."""
+    facts, bad = SetFacts(), BadLines()
+    usual = [(turns_of(row), [message["content"] for message in row.messages]) for row in rows]
+    numbers = range(1, len(rows) + 1)
+    writing = Writing(template, completion_only=completion_only)
+    texts = writing.texts(usual, list(numbers), asks=len(rows), in_bytes=in_bytes, facts=facts, bad=bad)
+    refused = {line.line: line.reason for line in bad.shown}
+    found = {}
+    for place, (line, text) in enumerate(zip(texts.lines, texts.said, strict=True)):
+        told = texts.spans[texts.spans[:, 0] == place, 1:].tolist()
+        if place in texts.others:
+            assert texts.others[place].text == text
+            spans = texts.others[place].spans
+            told = None if spans is None else [[span.start, span.end] for span in spans]
+        found[line] = text, told, texts.asked[place]
+    return [found.get(number, refused.get(number)) for number in numbers]
+
+
+def turns_of(row):
+    return tuple(message["role"] for message in row.messages), tuple(row.weights)
+
+
+def rendered(template, row, *, completion_only=True):
+    """The same, of the template alone."""
     try:
-        return render()
+        text, spans = (one := template.rendered(row, completion_only=completion_only)).text, one.spans
+        return text, spans and [[span.start, span.end] for span in spans], template.prompt(row)
     except TemplateRefusalError as error:
-        return str(error)
+        return f"the base's chat template refuses the row: {str(error).rstrip('.')}"
 
 
 @pytest.mark.parametrize("name", [*FILLED, *RENDERED])
-def test_filling_in_gives_what_the_template_renders(template_of, name):
+@pytest.mark.parametrize("completion_only", [True, False])
+def test_filling_in_gives_what_the_template_renders(template_of, name, completion_only):
     template = template_of({**FILLED, **RENDERED}[name])
-    shapes = Shapes(template)
-    for row in rows():
-        filled = outcome(lambda row=row: shapes.rendered(row, completion_only=True))
-        assert filled == outcome(lambda row=row: template.rendered(row, completion_only=True)), row
-        assert outcome(lambda row=row: shapes.prompt(row)) == outcome(lambda row=row: template.prompt(row)), row
-        whole = outcome(lambda row=row: shapes.rendered(row, completion_only=False))
-        assert whole == outcome(lambda row=row: template.rendered(row, completion_only=False)), row
+    expected = [rendered(template, row, completion_only=completion_only) for row in rows()]
+    assert written(template, list(rows()), completion_only=completion_only) == expected
+    assert [written(template, [row], completion_only=completion_only)[0] for row in rows()] == expected
+
+
+@pytest.mark.parametrize("name", FILLED)
+def test_loss_in_bytes_is_where_it_is_in_characters(template_of, name):
+    template = template_of(FILLED[name])
+    characters, in_bytes = (written(template, list(rows()), in_bytes=asked) for asked in (False, True))
+    told = 0
+    for row, one, other in zip(rows(), characters, in_bytes, strict=True):
+        if isinstance(one, str):
+            assert other == one
+            continue
+        text, spans, _ = one
+        assert other[0] == text
+        if other[1] != spans:  # (a row that went through the template is told in characters always)
+            told += 1
+            assert other[1] == [[len(text[:edge].encode()) for edge in span] for span in spans], row
+    assert told or all(text.isascii() for text, *_ in (one for one in characters if not isinstance(one, str)))
 
 
 def calls(monkeypatch, template, row):
     """How often the template runs for a row of a shape that is known."""
-    shapes = Shapes(template)
-    known = [{**message, "content": "first"} for message in row.messages]
-    shapes.rendered(Row(known, row.weights, 1), completion_only=True)
+    known = Row([{**message, "content": "first"} for message in row.messages], row.weights, 1)
     ran = []
     with monkeypatch.context() as patch:
+        shapes = Shapes(template)
+        shapes.of(turns_of(known), [[message["content"] for message in known.messages]])
+        patch.setattr("celora.tuning.texts.Shapes", lambda _template: shapes)
         patch.setattr(type(template), "render", lambda *_args, **_options: ran.append(1) or "first")
-        outcome(lambda: shapes.rendered(row, completion_only=True))
+        written(template, [row])
     return len(ran)
 
 
