@@ -11,12 +11,17 @@ from sqlalchemy import ColumnElement, delete, exists, func, or_, select
 from sqlalchemy.orm import Session, aliased
 
 from .journal import FURTHEST, take
+from .schedule_tables import Slot
+from .schedules import WAITING
 from .states import Status
-from .tables import Adapter, Checkpoint, Job
+from .tables import Adapter, Checkpoint, Job, Worker
 
 ENDED = tuple(status for status in Status if status.final)
 AT_ONCE = 200
 """Jobs that are let go in one round; the next round takes the others."""
+
+KEPT_SLOTS = 1000
+"""Of each schedule so many of its last times stay in the record: two years of a time each night, with room."""
 
 
 def expired(session: Session, before: datetime) -> list[str]:
@@ -87,6 +92,32 @@ def logs_gone(session: Session, job_id: str) -> None:
 def published_below(session: Session, uri: str) -> set[str]:
     """The URIs of published adapters below a folder: they are never swept."""
     return set(session.scalars(select(Adapter.uri).where(Adapter.uri.startswith(f"{uri}/", autoescape=True))))
+
+
+def forget_slots(session: Session, keep: int = KEPT_SLOTS) -> int:
+    """Forget the older times of each schedule, but none that waits or whose job is not at its end; how many went."""
+    count = func.count(Slot.key)
+    crowded = session.scalars(select(Slot.schedule_id).group_by(Slot.schedule_id).having(count > keep)).all()
+    gone = 0
+    for schedule_id in crowded:
+        mine = select(Slot.key).where(Slot.schedule_id == schedule_id)
+        newest = session.scalars(mine.order_by(Slot.at.desc(), Slot.key.desc()).limit(keep)).all()
+        unfinished = exists().where(Job.id == Slot.job_id, Job.status.not_in(ENDED))
+        older = delete(Slot).where(
+            Slot.schedule_id == schedule_id, Slot.key.not_in(newest), Slot.outcome != WAITING, ~unfinished
+        )
+        gone += len(session.scalars(older.returning(Slot.key)).all())
+    return gone
+
+
+def forget_workers(session: Session, before: datetime) -> int:
+    """Forget workers that went offline and were not seen since then, as pods do whose names never come back.
+
+    One that a person cordoned or whose device failed stays, since it would be trusted again if it came back.
+    """
+    away = (Worker.status == "offline", Worker.last_seen_at < before)
+    trusted = (Worker.cordoned.is_(False), Worker.health == "ok")
+    return len(session.scalars(delete(Worker).where(*away, *trusted).returning(Worker.id)).all())
 
 
 def _ended(before: datetime) -> tuple[ColumnElement[bool], ...]:

@@ -27,6 +27,9 @@ KEPT = frozenset({"receipt.json", "trackers"})
 RESULTS = frozenset({"evaluation", *(f"evaluation-{dtype}" for dtype in get_args(Dtype))})
 """What stays of a completed job's attempts beside that; the published adapter is known by its own row."""
 
+KEPT_WORKER_DAYS = 7
+"""An offline worker is listed for so long."""
+
 
 @task("sweep", ignore_result=True, send_events=False)
 def sweep(self: Any) -> None:  # noqa: ARG001  (Celery binds every task)
@@ -34,6 +37,7 @@ def sweep(self: Any) -> None:  # noqa: ARG001  (Celery binds every task)
     settings, database = get_settings(), get_database()
     champions.mend(database, settings)
     sweep_artifacts(settings, database)
+    sweep_record(database)
 
 
 def sweep_artifacts(settings: Settings, database: Database) -> int:
@@ -61,6 +65,15 @@ def sweep_artifacts(settings: Settings, database: Database) -> int:
     if freed:
         logger.info("%.1f MiB of artifacts were swept", freed / 2**20)
     return freed
+
+
+def sweep_record(database: Database) -> None:
+    """Forget what tells nothing any more: workers long gone, and times of schedules long past."""
+    with database.transaction() as session:
+        workers = retention.forget_workers(session, now(session) - timedelta(days=KEPT_WORKER_DAYS))
+        slots = retention.forget_slots(session)
+    if workers or slots:
+        logger.info("%d workers that are gone and %d old times of schedules were forgotten", workers, slots)
 
 
 def thin_out(settings: Settings, database: Database, artifacts: Artifacts) -> int:
