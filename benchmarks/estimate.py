@@ -3,7 +3,7 @@
 Each case is prepared and trained by the trainer program itself, in processes of its own, as a job is. Estimated is
 what the receipt says: the parts of the memory added up, and the seconds of training divided by its steps. Measured are
 the most memory that the training process held (VmHWM of the kernel) and, of the steps after the first two, the median
-time by the clock, all cores at work, as the estimate has it. The machine has to be idle for that: ``load_average`` tells
+time by the clock, all cores at work, as the estimate has it. The machine has to be idle for it: ``load_average`` tells
 how idle it was (two threads that compute make it rise to 2 by themselves), and CPU time is told beside it.
 
 Cases: a model of the size of the Tiny Stories ones (15 million weights, random), made here; and SmolLM2-135M-Instruct
