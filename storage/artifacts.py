@@ -28,8 +28,8 @@ FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 EXTRAS = {
     "s3": "celora[s3]",
     "s3a": "celora[s3]",
-    "gs": "gcsfs",
-    "gcs": "gcsfs",
+    "gs": "celora[gcs]",
+    "gcs": "celora[gcs]",
     "az": "adlfs",
     "abfs": "adlfs",
 }

@@ -209,9 +209,9 @@ def _bucket(url: str, _access: SourceAccess) -> Generator[_Answer]:
     try:
         files: Any = fsspec.filesystem(scheme, use_listings_cache=False)  # pyright: ignore[reportUnknownMemberType]
     except ImportError as error:
-        extra = {"s3": "'celora[s3]'", "gs": "gcsfs"}[scheme]
+        extra = {"s3": "s3", "gs": "gcs"}[scheme]
         raise UnavailableError(f"reading {scheme}:// needs a part that is not installed ({error}).",
-                               hint=f"Run: pip install {extra}") from error  # fmt: skip
+                               hint=f"Run: pip install 'celora[{extra}]'") from error  # fmt: skip
     try:
         size = int(files.info(url)["size"])
         with files.open(url, "rb", block_size=8 * CHUNK_BYTES, cache_type="readahead") as file:

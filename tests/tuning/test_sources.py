@@ -1,7 +1,9 @@
 """Where datasets may come from: a small web server, and one that speaks enough of S3 for the real s3fs."""
 
 import http.server
+import importlib
 import re
+import sys
 import threading
 from urllib.parse import urlsplit
 
@@ -15,6 +17,8 @@ from celora.tuning.hub_datasets import HubDataset
 from celora.tuning.protocol import HubAccess, PrepareRequest, SourceAccess
 from celora.tuning.recipe import Recipe
 from celora.tuning.sources import fetch, fetching, is_remote, judge
+
+registry = importlib.import_module("fsspec.registry")  # fsspec gives that name to a mapping, too
 
 ROWS = b'{"prompt": "2+2?", "completion": "4"}\n' * 100
 
@@ -295,14 +299,14 @@ def test_a_bucket_is_read_through_the_real_s3fs(web, tmp_path, request_with, mon
     assert [path.name for path in (tmp_path / "to").iterdir()] == ["rows.jsonl"]
 
 
-def test_a_missing_part_names_its_command(tmp_path, request_with):
-    request = request_with("gs://bucket/rows.jsonl", hosts=["bucket"])
-    try:
-        import gcsfs  # noqa: F401
-    except ImportError:
-        with pytest.raises(UnavailableError, match="gs:// needs a part") as caught:
-            fetch(judge(request.dataset, request.sources), tmp_path / "to", request, silent)
-        assert "pip install gcsfs" in caught.value.hint
+@pytest.mark.parametrize(("scheme", "module"), [("s3", "s3fs"), ("gs", "gcsfs")])
+def test_a_missing_part_names_its_command(tmp_path, request_with, monkeypatch, scheme, module):
+    monkeypatch.delitem(registry._registry, scheme, raising=False)
+    monkeypatch.setitem(sys.modules, module, None)  # as where it is not installed
+    request = request_with(f"{scheme}://bucket/rows.jsonl", hosts=["bucket"])
+    with pytest.raises(UnavailableError, match=f"{scheme}:// needs a part") as caught:
+        fetch(judge(request.dataset, request.sources), tmp_path / "to", request, silent)
+    assert f"pip install 'celora[{module.removesuffix('fs')}]'" in caught.value.hint
 
 
 def test_work_sees_local_files_and_they_are_gone_afterwards(web, tmp_path, request_with):
