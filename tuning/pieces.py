@@ -265,7 +265,7 @@ class Pieces:
         if isinstance(row, Row):
             return prompt_line(prompt, _readable(row), self._template.reference(row), line)
         (roles, _), words = row
-        asked = [(role, said) for role, said in zip(roles, words[:-1], strict=False) if role != "system"]
+        asked = [(role, said) for role, said in zip(roles[:-1], words[:-1], strict=True) if role != "system"]
         return prompt_line(prompt, _as_asked(asked), words[-1], line)
 
 
