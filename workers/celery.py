@@ -69,6 +69,7 @@ def configuration(settings: Settings) -> dict[str, Any]:
             "interval_max": 1,
         },
         "worker_pool": "prefork",
+        "worker_consumer": "celora.workers.consumer:Consumer",
         "worker_prefetch_multiplier": 1,
         "worker_disable_prefetch": True,
         "worker_cancel_long_running_tasks_on_connection_loss": False,
