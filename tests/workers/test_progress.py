@@ -136,17 +136,17 @@ def test_a_worker_that_lost_the_job_does_not_wait(held):
     progress.take(step(1))
     began = time.monotonic()
     progress.flush()
-    assert time.monotonic() - began < 1
+    assert time.monotonic() - began < 5
     progress._thread.join(timeout=5)
     assert not progress._thread.is_alive(), "it goes on trying"
 
 
 def test_a_slow_store_keeps_nobody_from_looking_after_the_trainer(held, tmp_path):
-    progress, held.places.slow_s = Progress(held), 0.5
+    progress, held.places.slow_s = Progress(held), 2
     began = time.monotonic()
     progress.take(saved(tmp_path, 1))
     progress.take(step(2))
-    assert time.monotonic() - began < 0.3
+    assert time.monotonic() - began < 1.5
     progress.flush()
     assert rows(held.database, Checkpoint) == [1]
 

@@ -27,10 +27,10 @@ def test_a_broker_that_does_not_answer_costs_its_limit_once_and_then_nothing():
     answers = threading.Event()
     began = time.monotonic()
     assert not sending.attempt(lambda: answers.wait(10), "a word", within_s=0.2)
-    assert 0.2 <= time.monotonic() - began < 1
+    assert 0.2 <= time.monotonic() - began < 5
     began = time.monotonic()
     assert not any(sending.attempt(lambda: None, "a word") for _ in range(1000))
-    assert time.monotonic() - began < 0.2
+    assert time.monotonic() - began < 2, "a thousand limits would be 200 s"
     answers.set()
 
 
