@@ -115,10 +115,12 @@ def test_a_trainer_that_loads_is_gone_within_a_second(make_request, supervised):
 
 
 @pytest.mark.slow
-def test_a_step_that_never_ends_is_ended_after_the_grace_with_all_stacks_in_the_log(make_request, supervised):
+def test_a_step_that_never_ends_is_ended_after_the_grace_with_all_stacks_in_the_log(make_request, supervised, tmp_path):
     request = make_request(max_steps=5000, request={"grace_s": 0.5})
-    orphan = supervised(request, CELORA_FAILPOINT="step.forward:sleep=600@9")
+    orphan = supervised(request, CELORA_FAILPOINT="step.forward:sleep=600@9", CELORA_FAILPOINT_ONCE=str(tmp_path))
     orphan.until("progress", step=4)
+    while not (tmp_path / "step.forward").exists():  # it sleeps: one that is asked between two steps would just leave
+        time.sleep(0.01)
     assert orphan.kill() < 1
     orphan.await_end(5)
     log = orphan.log.read_text()
