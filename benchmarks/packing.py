@@ -23,7 +23,7 @@ import numpy as np
 from datasets import Dataset, disable_progress_bars
 from trl.data_utils import pack_dataset
 
-from celora.tuning.packing import Bins, pack
+from celora.tuning.batches.packing import Bins, pack
 
 LONGEST = 2048
 

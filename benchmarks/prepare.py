@@ -1,21 +1,19 @@
-"""What ``prepare`` costs beside the tokenizer it uses, and how much memory a million rows take.
+"""Compares the CPU time of ``prepare`` with TRL's own preparation of the same rows, and measures its memory.
 
-Rows of about 40 tokens (and, to compare, of about 400) are cut out of the standard library's own source; the tokenizer
-is trained on the same source, 24,000 tokens. Interleaved rounds, all on the cores of the machine: ``raw`` is the
-tokenizers library alone on the rendered texts, ``encode_batch`` in batches of a thousand with nothing kept, its
-threads as many as there are cores (TOKENIZERS_PARALLELISM is set so); ``raw_fast`` the same with
-``encode_batch_fast``, which finds no offsets; ``prepare`` is all of it, from the file to the arrays on disk: reading,
-checking, looking for repeats and private data, rendering, tokenizing, masking, writing, shared out to as many
-processes; ``datasets_map`` is the tokenizer through ``datasets``, batched, on texts that are rendered already. Rates
-in tokens a second; medians; ratios are of the same round, of the wall clock and of the CPU time of all threads and
-processes, which other work on the machine disturbs less. Then one child process prepares a million rows; told are the
-most memory that it held itself (VmHWM of the kernel) and the most that it and its copies held together (their shares
-of what they share, PSS, looked at four times a second); then it tokenizes the same rows as ``raw`` does, for the ratio
-at that size. ``dedupe`` is what finding exact and normalised repeats costs by itself, in one process: the hashes of
-rows that are read already, and the look at the hashes. The load average before and after says how quiet the machine
-was.
+Rows of about 40 tokens are cut out of the standard library's own source; the tokenizer is trained on the same source,
+24,000 tokens. A row is prompt and completion, each a list of messages, which TRL takes as it is. ``trl`` is
+``SFTTrainer._prepare_dataset`` of the installed TRL on the same file, read by ``datasets``: the chat template, the
+tokens, the completion mask, the labels and the cut to the maximum length, in one process as by its default. The name
+``prepare`` stands for all of celora's: reading, checking, looking for repeats and private data, the held-out split,
+rendering, tokenizing, masking, writing. Rounds are interleaved; a figure is the median of the rounds; CPU seconds
+count all threads and processes, which other work on the machine disturbs less than the clock. A first run of a few
+rows loads the libraries of both.
 
-    python benchmarks/prepare.py [--rows N] [--rounds N] [--write]
+The aim: at most 0.75 of TRL's CPU seconds at 20,000 and at 240,000 rows. A child process prepares a million rows and
+tells the most memory that it held itself (VmHWM of the kernel) and together with its copies (PSS, looked at four times
+a second). The aim there: below 320 MB.
+
+    python benchmarks/prepare.py [--sizes N N] [--rounds N] [--memory-rows N] [--write]
 """
 
 import argparse
@@ -32,34 +30,35 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from itertools import islice
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import psutil
 
-SHORT_WORDS, LONG_WORDS = 18, 180
+WORDS = 18
 SOURCE_BYTES = 8_000_000
 BATCH = 1000
+WARM_UP_ROWS = 200
 CHATML = (
     "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>\n' }}"
     "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
+MAX_LENGTH = 2048
 
 
 def main() -> None:
     """Print one JSON object; with ``--write`` also write it into ``results/``."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rows", type=int, default=1_000_000, help="rows of the run that measures memory; 0: none")
+    parser.add_argument("--sizes", type=int, nargs="*", default=[20_000, 240_000], help="rows of each comparison")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--round-rows", type=int, default=240_000, help="short rows of a round")
+    parser.add_argument("--memory-rows", type=int, default=1_000_000, help="rows of the memory run; 0: none")
     parser.add_argument("--write", action="store_true", help="write results/prepare.json")
     parser.add_argument("--child", type=Path, help=argparse.SUPPRESS)
     asked = parser.parse_args()
     if asked.child:
         child(asked.child)
         return
-    os.environ["TOKENIZERS_PARALLELISM"] = "true"
     with tempfile.TemporaryDirectory() as folder:
         facts = measure(Path(folder), asked)
     facts["load_average_after"] = load()
@@ -76,35 +75,79 @@ def measure(folder: Path, asked: argparse.Namespace) -> dict[str, Any]:
     words = source_words()
     make_base(folder / "base", words)
     facts: dict[str, Any] = {"cores": os.cpu_count(), "rounds": asked.rounds, "load_average_before": load()}
-    kinds = {"short": (asked.round_rows, SHORT_WORDS), "long": (asked.round_rows // 8, LONG_WORDS)}
-    for kind, (count, length) in kinds.items():
-        data = write_rows(folder / f"{kind}.jsonl", words, count, length)
-        facts[kind] = rounds(folder, data, count, asked.rounds)
-    facts["dedupe"] = dedupe(words, asked.round_rows, asked.rounds)
-    if asked.rows:
-        data = write_rows(folder / "many.jsonl", words, asked.rows, SHORT_WORDS)
-        facts["many"] = in_child(folder, data)
+    if asked.sizes:
+        compare(folder, words, WARM_UP_ROWS, 1)
+        facts["compared"] = [compare(folder, words, count, asked.rounds) for count in asked.sizes]
+    if asked.memory_rows:
+        data = write_rows(folder / "many.jsonl", words, asked.memory_rows)
+        facts["memory"] = in_child(folder, data)
     return facts
 
 
-def dedupe(words: list[str], count: int, number: int) -> dict[str, Any]:
-    """Documents a second of the search for repeats, on rows a tenth of which repeat another one."""
-    from celora.tuning.findings import Notes, normalised, repeats  # noqa: PLC0415  (as above)
+def compare(folder: Path, words: list[str], count: int, rounds: int) -> dict[str, Any]:
+    """CPU seconds of both for the same rows, in interleaved rounds."""
+    data = write_rows(folder / f"{count}.jsonl", words, count)
+    found: dict[str, tuple[int, int]] = {}
 
-    rng = random.Random(7)  # noqa: S311  (dice with a seed)
-    starts = [rng.randrange(len(words) - SHORT_WORDS) for _ in range(count - count // 10)]
-    starts += rng.choices(starts, k=count // 10)
-    said = [[" ".join(words[at : at + SHORT_WORDS]), " ".join(words[at : at + SHORT_WORDS // 2])] for at in starts]
-    took: list[float] = []
-    found = 0
-    for _ in range(number):
-        began, notes = time.process_time(), Notes()
-        for one in said:
-            notes.exact.append(hash(("", "user", "assistant", *one)))
-            notes.normal.append(hash(("", "user", "assistant", *map(normalised, one))))
-        found = repeats(notes).total
-        took.append(time.process_time() - began)
-    return {"rows": count, "repeats": found, "rows_per_cpu_s": round(count / statistics.median(took))}
+    def ours() -> None:
+        with tempfile.TemporaryDirectory(dir=folder) as place:
+            result, _ = prepare_rows(folder / "base", data, Path(place), duplicates="keep")
+        found["prepare"] = (result.train_tokens, result.trained_tokens)
+
+    def theirs() -> None:
+        found["trl"] = trl_prepare(folder / "base", data)
+
+    took = [(cpu_s_of(ours), cpu_s_of(theirs)) for _ in range(rounds)]
+    return {
+        "rows": count,
+        "tokens": found["trl"][0],
+        "prepare_tokens": found["prepare"][0],
+        "trl_trained_tokens": found["trl"][1],
+        "prepare_trained_tokens": found["prepare"][1],
+        "prepare_cpu_s": round(statistics.median(one for one, _ in took), 2),
+        "trl_cpu_s": round(statistics.median(other for _, other in took), 2),
+        "prepare_of_trl": round(statistics.median(one / other for one, other in took), 3),
+    }
+
+
+def trl_prepare(base: Path, data: Path) -> tuple[int, int]:
+    """TRL's preparation of a file: its tokens, and how many of them carry loss.
+
+    The method is called without a trainer, since a trainer wants a model: of itself it reads the three fields below.
+    """
+    from datasets import Dataset, disable_caching, disable_progress_bars  # noqa: PLC0415  (the child loads none of it)
+    from transformers import PreTrainedTokenizerFast  # noqa: PLC0415
+    from trl import SFTConfig, SFTTrainer  # noqa: PLC0415
+
+    disable_caching()
+    disable_progress_bars()
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(base)
+    with tempfile.TemporaryDirectory(dir=base.parent) as place:
+        rows = Dataset.from_json(str(data), cache_dir=place)
+        arguments = SFTConfig(
+            output_dir=place, max_length=MAX_LENGTH, bf16=False, use_cpu=True,
+            report_to="none",
+        )  # fmt: skip
+        trainer: Any = SimpleNamespace(_tokenizer=tokenizer, chat_template=None, completion_only_loss=True)
+        done = SFTTrainer._prepare_dataset(trainer, rows, tokenizer, arguments, False, None, "train")  # noqa: SLF001, FBT003
+        tokens = trained = 0
+        for batch in done.select_columns(["labels"]).with_format("arrow").iter(BATCH):
+            labels = batch["labels"].combine_chunks().flatten().to_numpy()
+            tokens, trained = tokens + len(labels), trained + int((labels != -100).sum())  # noqa: PLR2004
+    return tokens, trained
+
+
+def cpu_s_of(work: Callable[[], object]) -> float:
+    """CPU time of a piece of work, of all threads and of processes that have ended."""
+    used = cpu_s()
+    work()
+    return cpu_s() - used
+
+
+def cpu_s() -> float:
+    """CPU time of this process and of its children that have ended."""
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(one.ru_utime + one.ru_stime for one in used)
 
 
 def load() -> list[float]:
@@ -151,12 +194,17 @@ def make_base(folder: Path, words: list[str]) -> None:
         "vocab_size": len(tokenizer), "dtype": "float32",
     }  # fmt: skip
     (folder / "config.json").write_text(json.dumps(config))
+    sides = {"self_attn": ((16, 16), "q_proj k_proj v_proj o_proj"), "mlp": ((32, 16), "gate_proj up_proj")}
     weights = {"model.embed_tokens.weight": np.zeros((len(tokenizer), 16), dtype=np.float32)}
+    weights["model.layers.0.mlp.down_proj.weight"] = np.zeros((16, 32), dtype=np.float32)
+    for block, (shape, names) in sides.items():
+        for name in names.split():  # a base whose headers name its layers needs no torch to be checked
+            weights[f"model.layers.0.{block}.{name}.weight"] = np.zeros(shape, dtype=np.float32)
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
 
 
-def write_rows(path: Path, words: list[str], count: int, length: int) -> Path:
-    """Chat rows whose messages are runs of the source."""
+def write_rows(path: Path, words: list[str], count: int, length: int = WORDS) -> Path:
+    """Rows of a prompt and a completion, both lists of messages that are runs of the source."""
     rng = random.Random(7)  # noqa: S311  (dice with a seed)
 
     def run() -> str:
@@ -165,78 +213,15 @@ def write_rows(path: Path, words: list[str], count: int, length: int) -> Path:
 
     with path.open("w", encoding="utf-8") as file:
         for _ in range(count):
-            messages = [{"role": "user", "content": run()}, {"role": "assistant", "content": run()}]
-            file.write(json.dumps({"messages": messages}) + "\n")
+            sides = {"prompt": "user", "completion": "assistant"}
+            row = {key: [{"role": role, "content": run()}] for key, role in sides.items()}
+            file.write(json.dumps(row) + "\n")
     return path
 
 
-def rounds(folder: Path, data: Path, count: int, number: int) -> dict[str, Any]:
-    """Interleaved rounds on one file."""
-    from datasets import Dataset, disable_caching, disable_progress_bars  # noqa: PLC0415
-    from tokenizers import Tokenizer  # noqa: PLC0415
-    from transformers import PreTrainedTokenizerFast  # noqa: PLC0415
-
-    disable_caching()
-    disable_progress_bars()
-    texts = [rendered(line) for line in data.read_text(encoding="utf-8").splitlines()]
-    inner = Tokenizer.from_file(str(folder / "base" / "tokenizer.json"))
-    wrapped = PreTrainedTokenizerFast.from_pretrained(folder / "base")
-    tokens = 0
-
-    def raw(encode: Callable[..., Any]) -> None:
-        nonlocal tokens
-        tokens = 0
-        for at in range(0, len(texts), BATCH):
-            encodings = encode(texts[at : at + BATCH], add_special_tokens=False)
-            tokens += sum(map(len, encodings))
-
-    def mapped() -> None:
-        rows = Dataset.from_dict({"text": texts})
-        rows.map(lambda batch: wrapped(batch["text"]), batched=True, batch_size=BATCH, remove_columns=["text"])
-
-    def whole() -> None:
-        with tempfile.TemporaryDirectory(dir=folder) as place:
-            prepare_rows(folder / "base", data, Path(place))
-
-    ways: dict[str, Callable[[], None]] = {
-        "raw": lambda: raw(inner.encode_batch),
-        "prepare": whole,
-        "raw_fast": lambda: raw(inner.encode_batch_fast),
-        "datasets_map": mapped,
-    }
-    took = [{name: seconds(way) for name, way in ways.items()} for _ in range(number + 1)][1:]  # the first is warm-up
-    facts: dict[str, Any] = {"rows": count, "tokens_per_row": round(tokens / count, 1)}
-    for name in ways:
-        facts[f"{name}_tokens_per_s"] = round(tokens / statistics.median(one[name][0] for one in took))
-    for name in ("prepare", "datasets_map"):
-        for kind, index in (("", 0), ("_cpu", 1)):
-            for reference in ("raw", "raw_fast"):
-                ratio = statistics.median(one[reference][index] / one[name][index] for one in took)
-                facts[f"{name}_of_{reference}{kind}"] = round(ratio, 3)
-    return facts
-
-
-def rendered(line: str) -> str:
-    """A row as the template writes it."""
-    return "".join(f"<|im_start|>{m['role']}\n{m['content']}<|im_end|>\n" for m in json.loads(line)["messages"])
-
-
-def seconds(way: Callable[[], object]) -> tuple[float, float]:
-    """How long it takes: by the clock, and in CPU time of all threads and of processes that have ended."""
-    started, used = time.perf_counter(), cpu_s()
-    way()
-    return time.perf_counter() - started, cpu_s() - used
-
-
-def cpu_s() -> float:
-    """CPU time of this process and of its children that have ended."""
-    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    return sum(one.ru_utime + one.ru_stime for one in used)
-
-
-def prepare_rows(base: Path, data: Path, place: Path) -> tuple[Any, list[dict[str, Any]]]:
+def prepare_rows(base: Path, data: Path, place: Path, *, duplicates: str = "drop") -> tuple[Any, list[dict[str, Any]]]:
     """Prepare a file; the result, and the phases that were told."""
-    from celora.tuning.dataset import prepare  # noqa: PLC0415  (the parent of the child needs none of it)
+    from celora.tuning.prepare.prepare import prepare  # noqa: PLC0415  (the parent of the child needs none of it)
     from celora.tuning.protocol import HubAccess, PrepareRequest  # noqa: PLC0415
     from celora.tuning.recipe import Recipe  # noqa: PLC0415
 
@@ -248,7 +233,8 @@ def prepare_rows(base: Path, data: Path, place: Path) -> tuple[Any, list[dict[st
 
     request = PrepareRequest(
         job="bench", attempt=1, cache_dir=str(place / "cache"), hub=HubAccess(offline=True), base_model=str(base),
-        dataset=str(data), recipe=Recipe(), seed=1, out_dir=str(place / "out"),
+        dataset=str(data), recipe=Recipe(max_length=MAX_LENGTH), seed=1,
+        out_dir=str(place / "out"), duplicates=duplicates,
     )  # fmt: skip
     return prepare(request, emit), phases
 
@@ -263,7 +249,8 @@ def in_child(folder: Path, data: Path) -> dict[str, Any]:
         def look() -> None:
             nonlocal most
             while not ended.wait(0.25):
-                most = max(most, memory_bytes(held))
+                with contextlib.suppress(psutil.NoSuchProcess):  # it ended a moment ago
+                    most = max(most, memory_bytes(held))
 
         watch = threading.Thread(target=look)
         watch.start()
@@ -289,34 +276,16 @@ def child(folder: Path) -> None:
         result, phases = prepare_rows(folder / "base", data, Path(place))
     taken, taken_cpu, held = time.perf_counter() - started, cpu_s() - used, peak_memory_bytes()
     took = dict(durations(phases))
-    raw, raw_cpu = raw_s(folder, data)
     facts = {
         "rows": result.train_rows + sum(result.eval_rows.values()),
         "train_tokens": result.train_tokens,
         "seconds": round(taken, 1),
         "cpu_seconds": round(taken_cpu, 1),
-        "raw_seconds": round(raw, 1),
-        "raw_cpu_seconds": round(raw_cpu, 1),
-        "prepare_of_raw": round(raw / taken, 3),
-        "prepare_of_raw_cpu": round(raw_cpu / taken_cpu, 3),
         "peak_memory_bytes": held,
         "torch_loaded": "torch" in sys.modules,
-        "phases_s": took,
+        "phases_s": {name.replace(f"{folder}/", ""): seconds for name, seconds in took.items()},
     }
     print(json.dumps(facts))
-
-
-def raw_s(folder: Path, data: Path) -> tuple[float, float]:
-    """How long the tokenizer alone takes for the rows of a file, rendered beforehand: by the clock, and in CPU time."""
-    from tokenizers import Tokenizer  # noqa: PLC0415  (as above)
-
-    inner = Tokenizer.from_file(str(folder / "base" / "tokenizer.json"))
-    took = [0.0, 0.0]
-    with data.open(encoding="utf-8") as file:
-        while texts := [rendered(line) for line in islice(file, BATCH)]:
-            used = seconds(lambda texts=texts: inner.encode_batch(texts, add_special_tokens=False))
-            took = [total + one for total, one in zip(took, used, strict=True)]
-    return took[0], took[1]
 
 
 def durations(phases: list[dict[str, Any]]) -> Iterator[tuple[str, float]]:

@@ -69,12 +69,13 @@ class Bench:
 
     def rows_in_order(self) -> list[tuple[np.ndarray, np.ndarray]]:
         """The rows as our engine visits them in its first epoch."""
-        from celora.tuning.batches import Batches  # noqa: PLC0415  (after the threads are set)
-        from celora.tuning.prepared import PreparedSet  # noqa: PLC0415
+        from celora.tuning.batches.prepared_set import PreparedSet  # noqa: PLC0415
+        from celora.tuning.batches.sampler import Batches  # noqa: PLC0415  (after the threads are set)
 
         rows = PreparedSet.load(self.prepared, "train")
         batches = Batches(rows, seed=SEED, micro_batch=MICRO_BATCH, accumulation=ACCUMULATION, pad_id=0)
-        return [rows[i] for batch in batches for i in batch]
+        steps = range(batches.steps_per_epoch)
+        return [rows[i] for step in steps for batch in batches.window(step) for i in batch]
 
     def model(self) -> Any:
         """The base, loaded anew."""
@@ -97,12 +98,12 @@ def warmup_steps(steps: int) -> int:
 
 
 def ours(bench: Bench) -> Curve:
-    """celora.tuning.engine.train, as a job runs it."""
+    """celora.tuning.training.run.train, as a job runs it."""
     from safetensors.torch import load_file  # noqa: PLC0415
 
-    from celora.tuning.engine import train  # noqa: PLC0415
     from celora.tuning.protocol import HubAccess, TrainRequest  # noqa: PLC0415
     from celora.tuning.recipe import Recipe, ResolvedRecipe  # noqa: PLC0415
+    from celora.tuning.training.run import train  # noqa: PLC0415
 
     recipe = Recipe(
         rank=RANK, alpha=2 * RANK, dropout=0, quantization="none", epochs=1, learning_rate=PEAK, eval_steps=10**6
@@ -319,10 +320,10 @@ def random_base(folder: Path, vocabulary: int, hidden: int, layers: int) -> Path
 
 def prepare_bench(source: Path, scratch: Path, *, steps: int, row_tokens: int) -> Bench:
     """Random rows of 0.5 to 1.5 times ``row_tokens``, the second half of each trained, in the prepared layout."""
-    from celora.tuning.base import load_tokenizer, resolve  # noqa: PLC0415
-    from celora.tuning.masks import Encoded  # noqa: PLC0415
-    from celora.tuning.prepared import SetWriter, save_result  # noqa: PLC0415
+    from celora.tuning.bases.base import load_tokenizer, resolve  # noqa: PLC0415
+    from celora.tuning.batches.prepared_set import SetWriter, save_result  # noqa: PLC0415
     from celora.tuning.protocol import HubAccess, PrepareResult  # noqa: PLC0415
+    from celora.tuning.templates.loss_masks import Encoded  # noqa: PLC0415
 
     base = resolve(str(source), None, scratch / "cache", HubAccess(offline=True), lambda *_, **__: None)
     vocabulary = json.loads((source / "config.json").read_text())["vocab_size"]

@@ -25,6 +25,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from celora.models.scope.scope import Scope
+
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "benchmarks")]
 
@@ -142,6 +144,7 @@ def run(folder: Path, commit: str) -> dict[str, Any]:
                         "CELORA_BROKER_URL": valkey.url, "CELORA_RESULT_BACKEND": valkey.url}  # fmt: skip
         old = Side("old", {**environment, "PYTHONPATH": str(site)}, folder)
         new = Side("new", environment, folder)
+        require_apart(old, site)
         stack.callback(new.end)
         stack.callback(old.end)
         found = upgrade(old, new, str(base), str(rows))
@@ -179,7 +182,7 @@ def upgrade(old: Side, new: Side, base: str, rows: str) -> dict[str, Any]:
     for kind in ("control", "prep", "gpu", "beat"):
         old.start(kind)
     submit(old, base, rows, {"running": STEPS})
-    wait(lambda: states(old)["running"][1] > STEPS // 100, "the first job trains", 120)
+    wait(lambda: states(old)["running"][1] > STEPS // 100, "the first job trains", 300)
     submit(old, base, rows, {**dict.fromkeys(told["jobs"][1:], 20), "paused": 20})
     told["pauses"] = "pause" in old.celora("--help")
     if told["pauses"]:
@@ -192,7 +195,7 @@ def upgrade(old: Side, new: Side, base: str, rows: str) -> dict[str, Any]:
     wait(
         lambda: any(state == "completed" for state, _ in states(new).values()),
         "a new worker finishes a job beside the old ones",
-        180,
+        400,
     )
     told["old_still_trains"] = states(new)["running"][0] == "running"
     for kind in ("beat", "gpu", "prep", "control"):
@@ -201,27 +204,26 @@ def upgrade(old: Side, new: Side, base: str, rows: str) -> dict[str, Any]:
         told["paused_before_resume"] = states(new)["paused"][0]
         new.celora("resume", "paused")
     ends = ("completed", "failed", "cancelled")
-    wait(lambda: all(state in ends for state, _ in states(new).values()), "every job ends", 500)
+    wait(lambda: all(state in ends for state, _ in states(new).values()), "every job ends", 900)
     return told
 
 
 def submit(side: Side, base: str, rows: str, jobs: dict[str, int]) -> None:
-    """Jobs with fixed settings, by id and steps; from one Python process, as an application would."""
+    """Send jobs with fixed settings, by id and steps, as an application does, and wait until all are accepted."""
     fields = {
         "base_model": base, "dataset": rows, "rank": 4, "micro_batch": 2, "effective_batch": 2, "save_steps": 200,
         "eval_max_rows": 4, "eval_max_new_tokens": 4, "seed": 1,
     }  # fmt: skip
-    code = "import json, sys; from celora.tasks import submission; fields, jobs = json.loads(sys.argv[1]);"
-    code += "[submission.submit({**fields, 'max_steps': steps}, job_id=job) for job, steps in jobs.items()]"
+    code = "import json, sys; from celora.tasks import finetune; fields, jobs = json.loads(sys.argv[1]);"
+    code += "[finetune.apply_async(kwargs={**fields, 'max_steps': jobs[job]}, task_id=job) for job in jobs]"
     side.python(code, json.dumps([fields, jobs]))
+    wait(lambda: jobs.keys() <= states(side).keys(), f"{', '.join(jobs)} accepted", 120)
 
 
 def states(side: Side) -> dict[str, tuple[str, int]]:
-    """Status and step of each job."""
-    code = "import json; from celora.models import history; from celora.models.database import get_database as d\n"
-    code += "with d().session() as s: print(json.dumps([[j['id'], j['status'], (j['progress'] or {}).get('step') or 0]"
-    code += " for j in history.list_jobs(s, limit=100)]))"
-    return {job: (status, int(step)) for job, status, step in json.loads(side.python(code))}
+    """Status and step of each job, by the command: its JSON is the same for every version."""
+    listed = json.loads(side.celora("list", "--limit", "100", "--json"))
+    return {job["id"]: (job["status"], job["step"] or 0) for job in listed}
 
 
 def schema(side: Side) -> str:
@@ -242,17 +244,17 @@ def wait(condition: Callable[[], bool], what: str, within_s: float) -> None:
 
 def story_of(url: str) -> tuple[dict[str, list[dict[str, Any]]], int]:
     """Every job's events in order, and how many steps were trained twice."""
-    from celora.models import history  # noqa: PLC0415  (the new version's)
+    from celora.models import queries  # noqa: PLC0415  (the new version's)
     from celora.models.database import Database  # noqa: PLC0415  (the same)
     from celora.models.tables import Attempt  # noqa: PLC0415  (the same)
 
     database = Database(url)
-    with database.session() as session:
-        ids = [job["id"] for job in history.list_jobs(session, limit=100)]
+    with database.session(Scope.everything) as session:
+        ids = [job.id for job in queries.list_jobs(session, limit=100)]
         rows = session.query(Attempt).order_by(Attempt.job_id, Attempt.number)
         tried = [(row.job_id, row.resume_step or 0, row.steps_done or 0) for row in rows]
         redone = sum(max(0, last - first) for (job, _, last), (then, first, _) in pairwise(tried) if job == then)
-        return {job: history.events(session, job) for job in ids}, redone
+        return {job: queries.events(session, job) for job in ids}, redone
 
 
 @contextmanager
@@ -267,6 +269,17 @@ def installed(commit: str, folder: Path) -> Generator[Path]:
         yield folder / "site"
     finally:
         git("worktree", "remove", "--force", str(folder / "tree"))
+
+
+def require_apart(side: Side, site: Path) -> None:
+    """Check that a version's modules come from its own folder, whatever this environment has installed.
+
+    Raises:
+        SystemExit: They come from elsewhere: the run would compare a version with itself.
+    """
+    found = side.python("import celora.models.tables as tables; print(tables.__file__)")
+    if not Path(found).is_relative_to(site):
+        raise SystemExit(f"the earlier version is read from {found}, not from {site}")
 
 
 def git(*words: str) -> str:

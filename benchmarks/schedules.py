@@ -1,11 +1,11 @@
 """A schedule that fires faster than its jobs train, on a file that grows, while what carries it is killed.
 
-Two beats and two control workers; when a third of the slots were due, one of each is killed (SIGKILL, the whole process
-group) and started again. Overlapping runs are queued. In the end every slot must have been trained once, and none
+Two beats and two control workers; when a third of the runs were due, one of each is killed (SIGKILL, the whole process
+group) and started again. Overlapping runs are queued. In the end every run must have been trained once, and none
 missed. The base is a random model of 0.2 M parameters, since what is measured is not the training; it is a real one.
 
 `python benchmarks/schedules.py --slots 20 --every 3s` prints one JSON object and writes it to
-benchmarks/results/schedules.json; the exit code is 1 where a slot is missed or trained twice.
+benchmarks/results/schedules.json; the exit code is 1 where a run is missed or trained twice.
 """
 
 import argparse
@@ -20,6 +20,8 @@ import time
 from datetime import datetime
 from pathlib import Path
 from typing import Any
+
+from celora.models.scope.scope import Scope
 
 QUICK = {
     "CELORA_TICK_S": "1",
@@ -50,10 +52,10 @@ def main() -> None:
 
 
 def run(folder: Path, wanted: int, every: str, limit_s: float) -> dict[str, Any]:
-    """Start the installation, let the slots come, kill, drain, and count."""
+    """Start the installation, let the runs come, kill, drain, and count."""
     from celora.models.database import get_database  # noqa: PLC0415  (reads CELORA_HOME at import)
-    from celora.tasks import schedules  # noqa: PLC0415  (the same)
-    from celora.workers.node import Installation  # noqa: PLC0415  (the same)
+    from celora.services import schedules  # noqa: PLC0415  (the same)
+    from celora.workers.node.installation import Installation  # noqa: PLC0415  (the same)
 
     rows = folder / "growing.jsonl"
     grow(rows, 24)
@@ -68,7 +70,7 @@ def run(folder: Path, wanted: int, every: str, limit_s: float) -> dict[str, Any]
         "eval_max_rows": 0,
         "seed": 1,
     }
-    with Installation(flower=False) as installation:
+    with Installation(flower=False, api=False) as installation:
         services = second_of_each(installation)
         database = get_database()
         began = time.monotonic()
@@ -76,8 +78,8 @@ def run(folder: Path, wanted: int, every: str, limit_s: float) -> dict[str, Any]
         killed, longest = False, 0
         while time.monotonic() - began < limit_s:
             time.sleep(0.5)
-            services.look()
-            known = slots_of(database)
+            services.restart_ended()
+            known = runs_of(database)
             longest = max(longest, sum(row["outcome"] == "waiting" for row in known))
             if len(known) >= wanted:
                 stop_firing(database)
@@ -115,45 +117,47 @@ def kill(services: Any, *names: str) -> None:
 
 
 def stop_firing(database: Any) -> None:
-    """Let no further slot come, and those that wait go on (a pause would hold them, too)."""
-    from celora.models.schedule_tables import Schedule  # noqa: PLC0415  (as above)
+    """Let no further run come, and those that wait go on (a pause would hold them, too)."""
+    from celora.models.tables.schedule import Schedule  # noqa: PLC0415  (as above)
 
-    with database.transaction() as session:
+    with database.transaction(Scope.everything) as session:
         for schedule in session.query(Schedule):
             schedule.next_slot = None
 
 
-def slots_of(database: Any) -> list[dict[str, Any]]:
-    """Every slot: at, claimed, outcome, and of its job status, attempts and the version it saw."""
-    from celora.models import datasets  # noqa: PLC0415  (as above)
-    from celora.models.schedule_tables import Slot  # noqa: PLC0415  (as above)
+def runs_of(database: Any) -> list[dict[str, Any]]:
+    """Every run: at, claimed, outcome, and of its job status, attempts and the version it saw."""
+    from celora.models import queries  # noqa: PLC0415  (as above)
     from celora.models.tables import Job  # noqa: PLC0415  (as above)
+    from celora.models.tables.schedule import ScheduleRun  # noqa: PLC0415  (as above)
 
-    with database.session() as session:
+    with database.session(Scope.everything) as session:
         return [
             {
-                "at": slot.at,
-                "late_s": (slot.created_at - slot.at).total_seconds(),
-                "outcome": slot.outcome,
-                "job": slot.job_id,
+                "at": run.at,
+                "late_s": (run.created_at - run.at).total_seconds(),
+                "outcome": run.outcome,
+                "job": run.job_id,
                 "final": job is not None and job.status.final,
                 "status": job.status.value if job is not None else None,
                 "attempts": job.attempt if job is not None else 0,
-                "version": datasets.seen_by(session, job.id).get("train", {}).get("version") if job else None,
+                "version": queries.datasets_of(session, job.id).get("train", {}).get("version") if job else None,
             }
-            for slot, job in session.query(Slot, Job).outerjoin(Job, Job.id == Slot.job_id).order_by(Slot.at)
+            for run, job in session.query(ScheduleRun, Job)
+            .outerjoin(Job, Job.id == ScheduleRun.job_id)
+            .order_by(ScheduleRun.at)
         ]
 
 
 def counted(database: Any) -> dict[str, Any]:
-    """What became of the slots, against those that the calendar says there were."""
-    from celora.models.schedule_tables import Schedule  # noqa: PLC0415  (as above)
+    """What became of the runs, against those that the calendar says there were."""
     from celora.models.tables import Adapter, Job  # noqa: PLC0415  (as above)
-    from celora.scheduling.calendar import between  # noqa: PLC0415  (as above)
-    from celora.tasks.slots import rhythm_of  # noqa: PLC0415  (as above)
+    from celora.models.tables.schedule import Schedule  # noqa: PLC0415  (as above)
+    from celora.scheduling.cron import between  # noqa: PLC0415  (as above)
+    from celora.services.schedules import rhythm_of  # noqa: PLC0415  (as above)
 
-    known = slots_of(database)
-    with database.session() as session:
+    known = runs_of(database)
+    with database.session(Scope.everything) as session:
         schedule = session.query(Schedule).one()
         rhythm = rhythm_of(schedule)
         expected: list[datetime] = list(between(rhythm, schedule.created_at, schedule.last_slot)) if rhythm else []

@@ -38,7 +38,7 @@ import pages
 from chaos.servers import Postgres, free_port
 from tasks.conftest import make_base
 
-from celora.workers.broker import find_server
+from celora.workers.node.broker_server import find_server
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "howto" / "gpu-machine.md"

@@ -73,14 +73,20 @@ class Machine:
         self.folder = folder
         self.compose: dict[str, Any] = yaml.safe_load((DEPLOY / "compose.yaml").read_text(encoding="utf-8"))
         self.ports = {name: free_port() for name in ("5555", "9808", "9090", "5432", "6379")}
-        self.password = {name: secrets.token_hex(16) for name in ("postgres", "broker", "flower")}
+        self.password = {name: secrets.token_hex(16) for name in ("postgres", "broker", "worker", "flower")}
         for name in ("secrets", "artifacts", "data", "homes", "cache", "logs", "prometheus"):
             (folder / name).mkdir()
         self._keep("broker_password", self.password["broker"])
         self._keep("flower_auth", f"celora:{self.password['flower']}")
         address = f"127.0.0.1:{self.ports['5432']}"
         self._keep("celora_database_url", f"postgresql://celora:{self.password['postgres']}@{address}/celora")
-        self._keep("celora_broker_url", f"redis://:{self.password['broker']}@127.0.0.1:{self.ports['6379']}/0")
+        broker = f"127.0.0.1:{self.ports['6379']}/0"
+        self._keep("celora_broker_url", f"redis://:{self.password['broker']}@{broker}")
+        self._keep("celora_worker_broker_url", f"redis://celora-worker:{self.password['worker']}@{broker}")
+        users = (DEPLOY / "compose" / "broker_users.template").read_text(encoding="utf-8")
+        for role, name in (("APPLICATION", "broker"), ("WORKER", "worker")):
+            users = users.replace(f"{role}_PASSWORD", self.password[name])
+        self._keep("broker_users", users)
 
     def _keep(self, name: str, value: str) -> None:
         (self.folder / "secrets" / name).write_text(value, encoding="utf-8")
@@ -185,7 +191,7 @@ def start_everything(machine: Machine, running: ExitStack) -> None:
 
 def broker_command(machine: Machine) -> list[str]:
     """Compose's, with the server of the wheel and the port of this run."""
-    from celora.workers.broker import find_server  # noqa: PLC0415  (reads CELORA_HOME at import)
+    from celora.workers.node.broker_server import find_server  # noqa: PLC0415  (reads CELORA_HOME at import)
 
     line = machine.command("broker")[2]
     port = machine.ports["6379"]

@@ -1,1 +1,1 @@
-"""The celora command."""
+"""Implements the ``celora`` command."""

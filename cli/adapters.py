@@ -1,7 +1,6 @@
-"""Commands about what came out: ``adapters``, ``pull``, ``generate``."""
+"""Defines the commands about published adapters: ``adapters``, ``pull``, ``generate``."""
 
 import json
-import shutil
 import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -9,25 +8,31 @@ from typing import Annotated, Any, Literal
 import typer
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
 
-from ..models import champions, history
-from ..models.tables import Job
-from ..settings.errors import NotFoundError, SettingsError, StorageError
+from ..errors import NotFoundError
+from ..models import champions, queries
+from ..models.columns import quantization_of
+from ..models.jobs.stage_results import base_of
+from ..models.tables import Adapter, Job
+from ..models.tables.champion import Champion
 from ..settings.gpus import gpu_catalogue
 from ..settings.secrets import Secrets
 from ..settings.settings import Settings, get_settings
 from ..storage.artifacts import Artifacts
-from ..storage.manifest import MANIFEST, verify_manifest
+from ..storage.manifest import MANIFEST
 from ..storage.paths import confine
-from ..tuning.adapter import merged_snippet, python_snippet
-from ..tuning.protocol import Base, GenerateRequest, MergeRequest
-from ..workers.parts import require_training
-from .bases import hub_access
-from .output import Json, console, print_json, progress_console, size, table
+from ..storage.received_folder import receive_folder
+from ..tuning.adapters.usage import merged_snippet, python_snippet
+from ..tuning.protocol import GenerateRequest, MergeRequest
+from ..workers.requirements import require_training
+from ..workers.trainer.requests import hub_access
+from .access import Server
+from .open_record import record
+from .output import Json, console, print_json, progress_console, say, size, table
 from .precision import Precision
-from .record import record
+from .pulled import empty_folder, print_pulled, pull_from
+from .tenants import Tenant, scope_of, tenant_of
 
 Named = Annotated[str, typer.Argument(metavar="NAME|ID", help="A champion, else an adapter's name, else a job's id.")]
-Tenant = Annotated[str, typer.Option(help="Whose names they are.")]
 
 
 def adapters(
@@ -37,13 +42,13 @@ def adapters(
 
     Example: `celora adapters --json`
     """
-    with record().session() as session:
-        rows = history.adapters(session, tenant=tenant)
+    with record().session(scope_of(tenant)) as session:
+        rows = queries.adapters(session)
     if as_json:
         print_json(rows)
         return
     if not rows:
-        typer.echo("No adapter has been published yet. Train one: celora demo")
+        say("No adapter has been published yet. Train one: celora demo")
         return
     columns = ["id", "name", "base", "rank", "size", "exact match", "created"]
     keys = ("id", "name", "base_name", "rank")
@@ -61,7 +66,8 @@ def pull(
         bool, typer.Option("--merged", help="Whole weights: the adapter folded into its 16-bit base, on this machine.")
     ] = False,
     dtype: Annotated[Precision, typer.Option(help="Of the merged weights.")] = Precision.BF16,
-    tenant: Tenant = "default",
+    tenant: Tenant = None,
+    server: Server = None,
     as_json: Json = False,
 ) -> None:
     """Copy an adapter to a folder, verify it, and print the lines of Python that use it.
@@ -73,24 +79,19 @@ def pull(
 
     Example: `celora pull support-bot my-model --merged --dtype bf16`
     """
+    if server:
+        pull_from(server, named, folder, merged=merged, tenant=tenant, as_json=as_json)
+        return
     job, _ = _published(named, tenant)
-    name = f"{job.name or job.id}-merged" if merged else job.name or job.id
-    target = (folder or Path(name)).absolute()
-    if target.exists() and any(target.iterdir()):
-        raise SettingsError(f"the folder {target} is not empty.", hint="Give another one: celora pull ID DIR")
+    target = empty_folder(folder or Path(f"{job.name or job.id}-merged" if merged else job.name or job.id))
     if merged:
         facts, lines = _merge(job, target, dtype), merged_snippet(str(target)).splitlines()
     else:
         _fetch(str(job.adapter_uri), target)
-        facts, lines = {}, python_snippet(Base.model_validate(job.base), str(target)).splitlines()
+        facts, lines = {}, python_snippet(base_of(job), str(target)).splitlines()
     for warning in facts.get("warnings", []):
         progress_console().print(f"warning: {warning}", style="yellow", markup=False)
-    if as_json:
-        files = [{"name": path.name, "size_bytes": path.stat().st_size} for path in sorted(target.iterdir())]
-        print_json({"id": job.id, "folder": str(target), "files": files, "python": lines, **facts})
-    else:
-        typer.echo(f"{target}\n")
-        typer.echo("\n".join(lines))
+    print_pulled(job.id, target, lines, facts, as_json=as_json)
 
 
 def generate(
@@ -101,7 +102,7 @@ def generate(
     base_only: Annotated[bool, typer.Option("--base", help="Let the bare base model answer instead.")] = False,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Tokens of an answer at most.")] = 256,
     temperature: Annotated[float, typer.Option(min=0, help="0 takes the likeliest word each time.")] = 0.0,
-    tenant: Tenant = "default",
+    tenant: Tenant = None,
     as_json: Json = False,
 ) -> None:
     """Answer prompts with a champion, or with any published adapter, on this machine.
@@ -117,9 +118,9 @@ def generate(
         cache_dir=str(settings.cache),
         hub=hub_access(settings),
         threads=settings.trainer_threads,
-        base=Base.model_validate(job.base),
+        base=base_of(job),
         adapter_dir=None if base_only else str(_local(str(job.adapter_uri))),
-        quantization=(job.resolved or {}).get("quantization", "nf4"),
+        quantization=quantization_of(job) or "nf4",
         prompts=said,
         system=system,
         max_new_tokens=max_new_tokens,
@@ -132,11 +133,11 @@ def generate(
             [{"prompt": prompt, "answer": answer} for prompt, answer in zip(said, result["answers"], strict=True)]
         )
     else:
-        typer.echo("\n".join(result["answers"]))
+        say("\n".join(result["answers"]))
 
 
 def _merge(job: Job, target: Path, dtype: Precision) -> dict[str, Any]:
-    """Write the merged model to a folder; what the check of it found."""
+    """Write the merged model to a folder; return the result of its check."""
     settings = get_settings()
     if target.exists():
         target.rmdir()  # it is empty
@@ -146,7 +147,7 @@ def _merge(job: Job, target: Path, dtype: Precision) -> dict[str, Any]:
         cache_dir=str(settings.cache),
         hub=hub_access(settings),
         threads=settings.trainer_threads,
-        base=Base.model_validate(job.base),
+        base=base_of(job),
         adapter_dir=str(_local(str(job.adapter_uri))),
         dtype=dtype.dtype,
         out_dir=str(target),
@@ -162,8 +163,8 @@ def _device(settings: Settings) -> Literal["cpu", "cuda"]:
 
 
 def _trainer(request: GenerateRequest | MergeRequest, settings: Settings, log: str) -> dict[str, Any]:
-    """Let a trainer of our own do it, and show its phases."""
-    from ..workers.supervisor import run_once  # noqa: PLC0415  (Celery takes a third of a second to import)
+    """Run a request in a trainer of this command's own, and show its phases."""
+    from ..workers.trainer.supervisor import run_once  # noqa: PLC0415  (Celery takes a third of a second to import)
 
     environment = Secrets(settings.home).environment("HF_TOKEN")
     require_training()
@@ -177,7 +178,7 @@ class Phases:
         self._shown: Any = None
 
     def __call__(self, event: dict[str, Any]) -> None:
-        """Show an event, if it says something new."""
+        """Show the phase or the message of an event, unless it was shown last."""
         told = event.get("phase") or event.get("message")
         if told and told != self._shown:
             progress_console().print(told, style="dim", markup=False)
@@ -189,14 +190,15 @@ def _exact(row: dict[str, Any]) -> float | None:
     return metrics.get("tuned", {}).get("exact_match")
 
 
-def _published(named: str, tenant: str) -> tuple[Job, str]:
-    """The job of a published adapter, and in words how its name was understood.
+def _published(named: str, tenant: str | None) -> tuple[Job, str]:
+    """Find the job of a published adapter; return it, and in words how its name was resolved.
 
     Raises:
-        NotFoundError: There is no such champion, adapter or job, or nothing came out of it (yet).
+        NotFoundError: There is no such champion, adapter or job, or the job has published no adapter (yet).
     """
-    with record().session() as session:
-        job, told = champions.resolve(session, named, tenant)
+    whose = tenant_of(tenant, [named], Champion, Adapter)
+    with record().session(scope_of(tenant)) as session:
+        job, told = champions.resolve(session, named, whose)
         if not job.adapter_uri:
             raise NotFoundError(
                 f"job {job.id} is {job.status} and has published no adapter.", hint=f"See `celora status {job.id}`."
@@ -206,7 +208,7 @@ def _published(named: str, tenant: str) -> tuple[Job, str]:
 
 
 def _local(uri: str) -> Path:
-    """A local folder with a published adapter, fetched where the artifact root is not local."""
+    """Return a local folder with a published adapter, which is fetched where the artifact root is not local."""
     there = Artifacts(get_settings().artifacts).local_path(uri)
     if there is not None:
         return there
@@ -219,23 +221,12 @@ def _local(uri: str) -> Path:
 def _fetch(uri: str, target: Path) -> None:
     """Copy a committed folder beside its target, verify it, and move it there."""
     artifacts = Artifacts(get_settings().artifacts)
-    staged = target.with_name(f".{target.name}.part")
-    shutil.rmtree(staged, ignore_errors=True)
-    staged.mkdir(parents=True)
-    try:
+    with receive_folder(target, what="the adapter") as staged:
         _copy(artifacts, uri, staged)
-        verify_manifest(staged)
-        if target.exists():
-            target.rmdir()
-        staged.rename(target)
-    except OSError as error:
-        raise StorageError(f"{target} can't be written ({error}).", hint="Give another folder.") from error
-    finally:
-        shutil.rmtree(staged, ignore_errors=True)
 
 
 def _copy(artifacts: Artifacts, uri: str, staged: Path) -> None:
-    """File after file, as the manifest names them, with a bar."""
+    """Copy the files that the manifest names, one after another, with a progress bar."""
     artifacts.get_file(f"{uri}/{MANIFEST}", staged / MANIFEST)
     entries: list[dict[str, Any]] = json.loads((staged / MANIFEST).read_text(encoding="utf-8"))["files"]
     columns = (TextColumn("{task.description}"), BarColumn(bar_width=28), DownloadColumn())

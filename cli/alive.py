@@ -1,15 +1,16 @@
-"""``celora alive``: the health check of a container that runs a worker."""
+"""Defines ``celora alive``, the health check of a container that runs a worker."""
 
 import platform
 from datetime import timedelta
 
-import typer
 from sqlalchemy import select
 
+from ..errors import UnavailableError
 from ..models.database import get_database, now
+from ..models.scope.scope import Scope
 from ..models.tables import Worker
-from ..settings.errors import UnavailableError
 from ..settings.settings import get_settings
+from .output import say
 
 LEAST_S = 60.0
 
@@ -23,7 +24,7 @@ def alive() -> None:
     Example: `celora alive`
     """
     host, patience_s = platform.node(), max(LEAST_S, 3 * get_settings().heartbeat_s)
-    with get_database().session() as session:
+    with get_database().session(Scope.everything) as session:
         mine = select(Worker.id, Worker.last_seen_at).where(Worker.host == host, Worker.status != "offline")
         seen = {str(name): at for name, at in session.execute(mine)}
         late = now(session) - timedelta(seconds=patience_s)
@@ -33,4 +34,4 @@ def alive() -> None:
             f"{', '.join(silent)} gave no sign for {patience_s:.0f} s" if silent else f"no worker of {host} is online"
         )
         raise UnavailableError(f"{what}.", hint="Its log says more.")
-    typer.echo(f"alive: {', '.join(sorted(seen))}")
+    say(f"alive: {', '.join(sorted(seen))}")

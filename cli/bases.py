@@ -1,25 +1,19 @@
-"""``celora bases``: base models on this machine.
+"""Defines ``celora bases``, which lists, adds and removes the base models in this machine's cache.
 
-They are cached as fetched from a hub, as converted from a ``.gguf`` file, and as quantized to 4 bits. The first job
-that needs a copy makes it; here one can look, make room, or fetch ahead.
+A base is cached as fetched from a hub, as converted from a ``.gguf`` file, and as quantized to 4 bits. The first job
+that needs a copy makes it; ``celora bases add`` makes it ahead.
 """
 
-import json
 import os
-import shutil
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from ..settings import bases as catalogue
-from ..settings.errors import NotFoundError
 from ..settings.secrets import Secrets
-from ..settings.settings import Settings, get_settings
-from ..storage.manifest import MANIFEST
-from ..tuning.protocol import HubAccess
-from .output import Json, console, print_json, progress_console, size, table
+from ..settings.settings import get_settings
+from ..tuning.bases import cache
+from .output import Json, console, print_json, progress_console, say, size, table
 
 app = typer.Typer(
     invoke_without_command=True,
@@ -56,7 +50,8 @@ def add(
 
     Example: `celora bases add smollm2-135m-instruct`
     """
-    from ..tuning import base  # noqa: PLC0415  (half a second that the other commands need not wait)
+    from ..tuning.bases import base  # noqa: PLC0415  (half a second that the other commands need not wait)
+    from ..workers.trainer.requests import hub_access  # noqa: PLC0415  (the same)
 
     settings = get_settings()
     out = progress_console()
@@ -67,11 +62,11 @@ def add(
         out.print(f"{fields.get('phase', '')}{share}", markup=False)
 
     os.environ.update(Secrets(settings.home).environment("HF_TOKEN"))
-    found = base.resolve(source, revision, settings.cache, hub_access(settings), emit)
+    found = base.resolve(source, revision, settings.cache, hub_access(settings, own_files=True), emit)
     if as_json:
         print_json(found.model_dump())
     else:
-        typer.echo(f"{found.name} is here: {found.parameters:,} weights, revision {found.revision}")
+        say(f"{found.name} is here: {found.parameters:,} weights, revision {found.revision}")
 
 
 @app.command("remove")
@@ -80,75 +75,34 @@ def remove(name: Annotated[str, typer.Argument(help="As `celora bases` lists it.
 
     Example: `celora bases remove smollm2-135m-instruct`
     """
-    cache = get_settings().cache
-    copies = [copy for copy in cached(cache) if name in (copy["name"], copy["source"])]
-    if not copies:
-        raise NotFoundError(f"no base model {name} is cached in {cache}.", hint="See `celora bases`.")
-    for copy in copies:
-        shutil.rmtree(copy["path"])
-    freed_bytes = sum(copy["size_bytes"] for copy in copies)
+    copies = cache.remove(get_settings().cache, name)
+    freed_bytes = sum(copy.size_bytes for copy in copies)
     if as_json:
         print_json({"name": name, "copies": len(copies), "size_bytes": freed_bytes})
     else:
-        typer.echo(f"{name} is removed: {len(copies)} copies, {size(freed_bytes)}")
-
-
-def cached(cache: Path) -> list[dict[str, Any]]:
-    """Every copy of a base model below the cache: name, form, revision, source, size and path."""
-    return sorted([*_made(cache), *_fetched(cache)], key=lambda copy: (copy["name"], copy["form"]))
-
-
-def hub_access(settings: Settings) -> HubAccess:
-    """How this installation may reach the hub."""
-    return HubAccess(
-        endpoint=settings.hub_endpoint,
-        offline=settings.offline,
-        allowed_bases=settings.allowed_bases,
-        remote_code_bases=settings.remote_code_bases,
-    )
-
-
-def _made(cache: Path) -> Iterator[dict[str, Any]]:
-    for form in ("converted", "quantized"):
-        for manifest in sorted((cache / form).glob(f"*/{MANIFEST}")):
-            facts: dict[str, Any] = json.loads(manifest.read_text(encoding="utf-8"))
-            yield {
-                "name": facts["name"],
-                "form": form,
-                "revision": facts["revision"],
-                "source": facts.get("source", ""),
-                "size_bytes": _size(manifest.parent),
-                "path": str(manifest.parent),
-            }
-
-
-def _fetched(cache: Path) -> Iterator[dict[str, Any]]:
-    for folder in sorted((cache / "hub").glob("models--*")):
-        name = folder.name.removeprefix("models--").replace("--", "/")
-        commits = sorted(path.name for path in (folder / "snapshots").glob("*"))
-        yield {
-            "name": name,
-            "form": "hub",
-            "revision": ", ".join(commits),
-            "source": name,
-            "size_bytes": _size(folder),
-            "path": str(folder),
-        }
-
-
-def _size(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
+        say(f"{name} is removed: {len(copies)} copies, {size(freed_bytes)}")
 
 
 def _show(*, as_json: bool) -> None:
-    copies = cached(get_settings().cache)
+    copies = cache.copies(get_settings().cache)
     if as_json:
-        print_json(copies)
+        print_json([_facts(copy) for copy in copies])
         return
     if copies:
         columns = ["base model", "form", "size", "revision"]
-        rows = [(copy["name"], copy["form"], size(copy["size_bytes"]), copy["revision"][:24]) for copy in copies]
+        rows = [(copy.name, copy.form, size(copy.size_bytes), ", ".join(copy.revisions)[:24]) for copy in copies]
         console().print(table(columns, rows))
     else:
-        typer.echo(f"Nothing is cached in {get_settings().cache}.")
-    typer.echo("Names of the catalogue: " + ", ".join(base.name for base in catalogue.CATALOGUE))
+        say(f"Nothing is cached in {get_settings().cache}.")
+    say("Names of the catalogue: " + ", ".join(base.name for base in catalogue.CATALOGUE))
+
+
+def _facts(copy: cache.CachedCopy) -> dict[str, str | int]:
+    return {
+        "name": copy.name,
+        "form": copy.form,
+        "revision": ", ".join(copy.revisions),
+        "source": copy.source,
+        "size_bytes": copy.size_bytes,
+        "path": str(copy.path),
+    }

@@ -1,4 +1,4 @@
-"""``celora champion``: names that point to the adapter in use; who holds one, who did, and moving it by hand."""
+"""Defines ``celora champion``, which shows the job behind each champion and its history, and moves one by hand."""
 
 import getpass
 from typing import Annotated, Any
@@ -7,11 +7,14 @@ import typer
 
 from ..models import champions as record_of
 from ..models import ratings
+from ..models.scope.scope import Scope
 from ..models.tables import Adapter, Job
-from .contest import preferred
+from ..models.tables.champion import Champion
+from .champion_text import preferred
 from .jobs import compared
-from .output import Json, cell, console, print_json, table
-from .record import record
+from .open_record import record
+from .output import Json, cell, console, print_json, say, table
+from .tenants import Tenant, scope_of, tenant_of
 
 app = typer.Typer(
     invoke_without_command=True,
@@ -19,7 +22,6 @@ app = typer.Typer(
 )
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="Of the champion.")]
-Tenant = Annotated[str, typer.Option(help="Whose it is.")]
 Why = Annotated[str, typer.Option("--reason", help="Why; kept in the history.")]
 SHOWN = 20
 
@@ -43,16 +45,17 @@ def list_(
 
 
 @app.command("show")
-def show(name: Name, *, tenant: Tenant = "default", as_json: Json = False) -> None:
+def show(name: Name, *, tenant: Tenant = None, as_json: Json = False) -> None:
     """Show who is champion, since when and why, with its metrics.
 
     Example: `celora champion show support-bot`
     """
-    with record().session() as session:
-        found = record_of.get(session, tenant, name)
+    whose = tenant_of(tenant, [name], Champion)
+    with record().session(Scope.everything) as session:
+        found = record_of.get(session, whose, name)
         facts = record_of.shown(found, session.get_one(Adapter, found.job_id))
-        moved = next(each for each in record_of.events_of(session, tenant, name) if each.kind in record_of.MOVES)
-        votes = ratings.of_job(session, tenant, found.job_id)
+        moved = next(each for each in record_of.events_of(session, whose, name) if each.kind in record_of.MOVES)
+        votes = ratings.of_job(session, whose, found.job_id)
         job = session.get_one(Job, found.job_id)
         measured: dict[str, Any] = job.metrics or {}
     facts |= {"kind": moved.kind, "reason": moved.reason, "by": moved.by, "before": moved.before, "preference": votes}
@@ -74,7 +77,7 @@ def show(name: Name, *, tenant: Tenant = "default", as_json: Json = False) -> No
 def history(
     name: Name,
     *,
-    tenant: Tenant = "default",
+    tenant: Tenant = None,
     limit: Annotated[int, typer.Option(min=1, help="The newest so many.")] = SHOWN,
     as_json: Json = False,
 ) -> None:
@@ -82,10 +85,11 @@ def history(
 
     Example: `celora champion history support-bot`
     """
-    with record().session() as session:
-        rows = [_event(each) for each in record_of.events_of(session, tenant, name, limit)]
+    whose = tenant_of(tenant, [name], Champion)
+    with record().session(Scope.everything) as session:
+        rows = [_event(each) for each in record_of.events_of(session, whose, name, limit)]
         if not rows:
-            record_of.get(session, tenant, name)
+            record_of.get(session, whose, name)
     if as_json:
         print_json(rows)
         return
@@ -108,58 +112,58 @@ def promote(
         bool, typer.Option("--if-better", help="Only if the job's own gate holds, by what was measured and rated.")
     ] = False,
     reason: Why = "",
-    tenant: Tenant = "default",
+    tenant: Tenant = None,
     as_json: Json = False,
 ) -> None:
     """Make a job's adapter champion by hand; or have its gate judged once more, after people rated it.
 
     Example: `celora champion promote support-bot 019a… --reason "reviewed by Ada"`
     """
-    from ..tasks import champions, contest  # noqa: PLC0415  (Celery takes a third of a second to import)
+    from ..services import challenge, champions  # noqa: PLC0415  (Celery takes a third of a second to import)
 
-    with record().session() as session:
-        job = record_of.resolve(session, job_id, tenant)[0]
-        chosen, holds = job.id, record_of.find(session, tenant, name)
+    named = tenant_of(tenant, [job_id], Champion, Adapter)
+    with record().session(scope_of(tenant)) as session:
+        job = record_of.resolve(session, job_id, named)[0]
+        whose = tenant or job.tenant  # a name that is new is the tenant's of the job, whoever else has such a name
+        chosen, holds = job.id, record_of.find(session, whose, name)
         competes = job.spec.get("champion")
     if not if_better:
-        _moved(champions.promote(name, chosen, tenant=tenant, reason=reason, by=getpass.getuser()), as_json=as_json)
+        _moved(champions.promote(name, chosen, tenant=whose, reason=reason, by=getpass.getuser()), as_json=as_json)
         return
     if competes != name:
         raise typer.BadParameter(f"job {chosen} competes for {competes or 'no champion'}, not for {name}")
-    told = contest.judge_again(chosen, tenant=tenant)
+    told = challenge.judge_again(chosen, tenant=whose)
     if as_json:
         print_json(told)
     elif told["promote"]:
-        typer.echo(f"Job {chosen} is champion {name}: {told['reason']}")
+        say(f"Job {chosen} is champion {name}: {told['reason']}")
     else:
         kept = f"job {holds.job_id} stays champion {name}" if holds else f"{name} stays without a champion"
-        typer.echo(f"{kept[0].upper()}{kept[1:]}: {told['reason']}")
+        say(f"{kept[0].upper()}{kept[1:]}: {told['reason']}")
     if not told["promote"]:
         raise typer.Exit(1)
 
 
 @app.command("rollback")
-def rollback(name: Name, *, reason: Why = "", tenant: Tenant = "default", as_json: Json = False) -> None:
+def rollback(name: Name, *, reason: Why = "", tenant: Tenant = None, as_json: Json = False) -> None:
     """Go back to the champion before the present one; twice goes back two.
 
     Example: `celora champion rollback support-bot --reason "too curt"`
     """
-    from ..tasks import champions  # noqa: PLC0415  (as above)
+    from ..services import champions  # noqa: PLC0415  (as above)
 
-    record()
-    _moved(champions.rollback(name, tenant=tenant, reason=reason, by=getpass.getuser()), as_json=as_json)
+    whose = tenant_of(tenant, [name], Champion)
+    _moved(champions.rollback(name, tenant=whose, reason=reason, by=getpass.getuser()), as_json=as_json)
 
 
 def _list(*, tenant: str | None, as_json: bool) -> None:
-    with record().session() as session:
-        rows = record_of.listed(session, tenant=tenant)
+    with record().session(scope_of(tenant)) as session:
+        rows = record_of.listed(session)
     if as_json:
         print_json(rows)
         return
     if not rows:
-        typer.echo(
-            "No champion. A job competes for one: celora submit … --champion support-bot --eval-dataset rows.jsonl"
-        )
+        say("No champion. A job competes for one: celora submit … --champion support-bot --eval-dataset rows.jsonl")
         return
     names = ("name", "tenant", "version", "since", "job", "adapter_name", "base")
     console().print(table([*names[:5], "adapter", "base"], ([row[key] for key in names] for row in rows)))
@@ -169,7 +173,7 @@ def _moved(now_: dict[str, Any], *, as_json: bool) -> None:
     if as_json:
         print_json(now_)
     else:
-        typer.echo(f"Champion {now_['name']} is now job {now_['job']}, version {now_['version']}: {now_['adapter']}")
+        say(f"Champion {now_['name']} is now job {now_['job']}, version {now_['version']}: {now_['adapter']}")
 
 
 def _event(row: Any) -> dict[str, Any]:

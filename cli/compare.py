@@ -1,4 +1,4 @@
-"""``celora compare``: adapters side by side on the same rows; ``celora rate``: what a person prefers, asked blind."""
+"""Defines ``celora compare``, adapters side by side on the same rows, and ``celora rate``, which asks people blind."""
 
 import getpass
 import random
@@ -7,22 +7,26 @@ from typing import Annotated, Any
 
 import typer
 
+from ..errors import SettingsError
 from ..models import champions, ratings
 from ..models.ratings import BASE
-from ..settings.errors import SettingsError
+from ..models.scope.scope import Scope
+from ..models.tables import Adapter
+from ..models.tables.champion import Champion
+from ..models.tenants.audit import current_actor, record_audit
 from ..settings.settings import get_settings
 from ..storage.artifacts import Artifacts
 from .adapters import Phases
-from .contest import preferred
-from .output import Json, console, print_json, table
-from .record import record
+from .champion_text import preferred
+from .open_record import record
+from .output import Json, console, print_json, say, table
+from .tenants import Tenant, scope_of, tenant_of
 
 One = Annotated[str, typer.Argument(metavar="A", help="A champion, an adapter's name, a job's id, or base.")]
 Other = Annotated[str, typer.Argument(metavar="B", help="What it is compared with.")]
 Run = Annotated[
     bool, typer.Option("--run", help="Measure all of them now, here, in one process, on the first one's held-out rows.")
 ]
-Tenant = Annotated[str, typer.Option(help="Whose names they are.")]
 SHOWN_ROWS = 3
 ASKED_ROWS = 20
 CHOICES = {"1": 0, "2": 1, "=": None}
@@ -37,22 +41,23 @@ def compare(
     *,
     rows: Annotated[int, typer.Option(min=0, help="How many rows that got better and worse are shown.")] = SHOWN_ROWS,
     run: Run = False,
-    tenant: Tenant = "default",
+    tenant: Tenant = None,
     as_json: Json = False,
 ) -> None:
     """Compare two adapters: metrics side by side, which rows got better and worse, and whether it may be chance.
 
     Example: `celora compare support-bot 019a…`
     """
-    from ..tasks import comparison  # noqa: PLC0415  (Celery takes a third of a second to import)
+    from ..services import comparison  # noqa: PLC0415  (Celery takes a third of a second to import)
 
     names = [one, other, third or BASE]
-    found, keys = _found(names, run=run, tenant=tenant)
+    whose = tenant_of(tenant, names, Champion, Adapter)
+    found, keys = _found(names, run=run, tenant=whose, scope=scope_of(tenant))
     sets = {name: comparison.figures(lines, "s0", "s1") for name, lines in found.sets.items()}
     against = {name: comparison.figures(lines, "s2", "s1") for name, lines in found.sets.items()}
     moved = {name: comparison.changed(lines, "s0", "s1") for name, lines in found.sets.items()}
-    with record().session() as session:
-        votes = [each for each in ratings.of_job(session, tenant, keys[1]) if each["against"] == keys[0]]
+    with record().session(Scope.everything) as session:
+        votes = [each for each in ratings.of_job(session, whose, keys[1]) if each["against"] == keys[0]]
     if as_json:
         told = {
             name: {"measures": sets[name], "better": moved[name][0][:rows], "worse": moved[name][1][:rows]}
@@ -85,7 +90,7 @@ def rate(
     reference: Annotated[bool, typer.Option("--reference", help="Show the expected answer too.")] = False,
     run: Run = False,
     seed: Annotated[int | None, typer.Option(help="Of the order of rows and sides.")] = None,
-    tenant: Tenant = "default",
+    tenant: Tenant = None,
     as_json: Json = False,
 ) -> None:
     """Choose between two adapters' answers without knowing whose they are; the win rate counts among the metrics.
@@ -95,14 +100,15 @@ def rate(
 
     Example: `celora rate support-bot 019a… --rows 20`
     """
-    found, keys = _found([one, other], run=run, tenant=tenant)
+    whose = tenant_of(tenant, [one, other], Champion, Adapter)
+    found, keys = _found([one, other], run=run, tenant=whose, scope=scope_of(tenant))
     if keys[0] == keys[1]:
         raise SettingsError(f"{one} and {other} are the same: {keys[0]}.", hint="Name two.")
     name = held_out or next(iter(found.sets))
     if name not in found.sets:
         raise SettingsError(f"there is no held-out set {name}.", hint=f"There are {', '.join(found.sets)}.")
     dice = random.Random(seed)  # noqa: S311  (no secret)
-    asked, told = _askable(found.sets[name], keys, tenant)
+    asked, told = _askable(found.sets[name], keys, whose)
     _say(told, aside=as_json)
     dice.shuffle(asked)
     for number, line in enumerate(asked[:rows], 1):
@@ -115,14 +121,14 @@ def rate(
         if answer == "q":
             break
         if answer != "s":
-            _keep(line, keys, sides, CHOICES[answer], held_out=name, tenant=tenant)
-    _print_rate(one, other, keys, tenant=tenant, as_json=as_json)
+            _keep(line, keys, sides, CHOICES[answer], held_out=name, tenant=whose)
+    _print_rate(one, other, keys, tenant=whose, as_json=as_json)
 
 
 def _askable(lines: list[dict[str, Any]], keys: list[str], tenant: str) -> tuple[list[dict[str, Any]], str]:
-    """The rows to choose from, and a sentence about them."""
-    with record().session() as session:
-        known = ratings.rated(session, tenant, keys[0], keys[1], getpass.getuser())
+    """Select the rows to choose from; return them with a sentence about them."""
+    with record().session(Scope.everything) as session:
+        known = ratings.rated_prompts(session, tenant, keys[0], keys[1], getpass.getuser())
     answered = [line for line in lines if line.get("s0") is not None is not line.get("s1")]
     differ = [line for line in answered if line["s0"].split() != line["s1"].split()]
     asked = [line for line in differ if line["prompt"] not in known]
@@ -133,7 +139,7 @@ def _askable(lines: list[dict[str, Any]], keys: list[str], tenant: str) -> tuple
 def _keep(
     line: dict[str, Any], keys: list[str], sides: list[int], choice: int | None, *, held_out: str, tenant: str
 ) -> None:
-    with record().transaction() as session:
+    with record().transaction(Scope.everything) as session:
         ratings.rate(
             session,
             tenant=tenant,
@@ -144,24 +150,26 @@ def _keep(
             prompt=line["prompt"],
             by=getpass.getuser(),
         )
+        chosen = {"against": keys[sides[1]], "held_out": held_out, "choice": choice}
+        record_audit(session, current_actor(), "rating.set", keys[sides[0]], None, chosen, tenant=tenant)
 
 
 def _print_rate(one: str, other: str, keys: list[str], *, tenant: str, as_json: bool) -> None:
-    with record().session() as session:
+    with record().session(Scope.everything) as session:
         votes = ratings.votes(session, tenant, keys[0], keys[1])
     facts = {"against": keys[1], "wins": votes.wins, "losses": votes.losses, "neither": votes.neither}
     if as_json:
         print_json({"one": keys[0], "other": keys[1], **facts, "win_rate": _share(votes)})
     else:
-        typer.echo(f"\n{one} is preferred {preferred({**facts, 'against': other})}")
+        say(f"\n{one} is preferred {preferred({**facts, 'against': other})}")
 
 
 def _say(text: str, *, aside: bool) -> None:
-    typer.echo(text, err=aside)
+    say(text, err=aside)
 
 
 def _ask(*, aside: bool) -> str:
-    """One choice; the end of the input is a stop."""
+    """Ask for one choice; the end of the input counts as a stop."""
     while True:
         _say("better? 1, 2, =, s, q:", aside=aside)
         line = sys.stdin.readline()
@@ -174,7 +182,7 @@ def _ask(*, aside: bool) -> str:
 
 
 def _share(votes: ratings.Votes) -> dict[str, float] | None:
-    from ..tuning.significance import wilson  # noqa: PLC0415  (only where something was decided)
+    from ..tuning.evaluation.significance import wilson  # noqa: PLC0415  (only where something was decided)
 
     if not votes.decided:
         return None
@@ -182,13 +190,13 @@ def _share(votes: ratings.Votes) -> dict[str, float] | None:
     return {"value": share.value, "low": share.low, "high": share.high, "confidence": share.confidence}
 
 
-def _found(names: list[str], *, run: bool, tenant: str) -> tuple[Any, list[str]]:
-    """What the named ones answered to the same rows, and their jobs' ids (or ``base``)."""
-    from ..tasks import comparison  # noqa: PLC0415  (Celery takes a third of a second to import)
+def _found(names: list[str], *, run: bool, tenant: str, scope: Scope) -> tuple[Any, list[str]]:
+    """Collect the answers of the named contestants to the same rows, and their jobs' ids (or ``base``)."""
+    from ..services import comparison  # noqa: PLC0415  (Celery takes a third of a second to import)
 
     settings = get_settings()
     contestants: list[Any] = []
-    with record().session() as session:
+    with record().session(scope) as session:
         for name in names:
             job = None if name == BASE else champions.resolve(session, name, tenant)[0]
             if job is not None:
@@ -204,8 +212,8 @@ def _found(names: list[str], *, run: bool, tenant: str) -> tuple[Any, list[str]]
 
 
 def _row(name: str, each: dict[str, Any], third: dict[str, Any] | None) -> list[Any]:
-    from ..scheduling.gate import amount, unit  # noqa: PLC0415  (only comparisons need the decision's words)
-    from ..tuning.evaluated import LABELS  # noqa: PLC0415  (the same)
+    from ..scheduling.promotion import amount, unit  # noqa: PLC0415  (only comparisons need the decision's words)
+    from ..tuning.evaluation.measures import LABELS  # noqa: PLC0415  (the same)
 
     verdict = {"other": "better", "one": "worse", None: "may be chance"}[each["better"]]
     if not each["difference"]:

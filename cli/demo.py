@@ -1,7 +1,7 @@
-"""``celora demo``: the whole system, once, for real.
+"""Defines ``celora demo``, which runs the whole system once, with real processes and a real training.
 
-Nothing in it is prepared: it starts every process, submits one job through ``finetune.apply_async`` as any application
-would, and shows what the record says came out.
+No result is prepared: the command starts every process, submits one job through ``finetune.apply_async`` as any
+application would, and shows the job's results from the record.
 """
 
 import os
@@ -14,18 +14,23 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
+from ..errors import NotFoundError, UnavailableError
+from ..models.columns import evaluated_of
+from ..models.scope.scope import Scope
 from ..models.states import Status
 from ..models.tables import Job
-from ..settings.errors import NotFoundError, UnavailableError
+from ..models.tables.types import JsonObject
+from ..models.views import JobDetail
 from ..settings.settings import get_settings, home_directory
-from .jobs import told_outcome
+from .jobs import print_outcome
+from .local_jobs import detail
 from .node import until_interrupted
-from .output import console, duration, money, table
-from .record import record
-from .watch import Summary, follow
+from .open_record import record
+from .output import console, duration, money, say, table
+from .watch import follow
 
 if TYPE_CHECKING:
-    from ..workers.node import Installation
+    from ..workers.node.installation import Installation
 
 DATA = Path(__file__).parent / "demo_data"
 BASE = "smollm2-135m-instruct"
@@ -39,7 +44,7 @@ MEASURES = {
 }
 WHO = ("base", "tuned")
 ANSWERS = (("combinations", 2), ("wordings", 1))
-"""Of which held-out set how many answers are shown side by side."""
+"""The number of answers that are shown side by side, by held-out set."""
 
 Seed = Annotated[int, typer.Option(help="Seed of the data order, the adapter's start and dropout.")]
 
@@ -73,12 +78,13 @@ def demo(*, seed: Seed = 1) -> None:
     out = console()
     with until_interrupted(), home(), installation(out) as running:
         job = _train(running, spec(seed))
-        if job["status"] == Status.COMPLETED:
+        if job.status == Status.COMPLETED:
             _report(out, job)
-    if job["status"] != Status.COMPLETED:
-        told_outcome(job, as_json=False)
+    if job.status != Status.COMPLETED:
+        print_outcome(job, as_json=False)
         raise typer.Exit(1)
-    base, tuned = (job["metrics"][who]["exact_match"] for who in WHO)
+    measured: JsonObject = job.metrics or {}
+    base, tuned = (measured[who]["exact_match"] for who in WHO)
     out.print(f"demo: exact match {base:.2f} -> {tuned:.2f} in {time.monotonic() - began:.0f} s")
 
 
@@ -105,43 +111,44 @@ def home() -> Generator[Path]:
 @contextmanager
 def installation(out: Console) -> Generator["Installation"]:
     """The whole system; Celery's app is imported inside, when the settings know where the broker is."""
-    from ..workers.node import Installation  # noqa: PLC0415  (Celery takes a third of a second to import)
+    from ..workers.node.installation import Installation  # noqa: PLC0415  (Celery takes a third of a second to import)
 
-    with Installation(flower=False) as running:
+    with Installation(flower=False, api=False) as running:
         for line in running.describe():
             out.print(line, style="dim", markup=False)
         yield running
 
 
-def _train(running: "Installation", fields: dict[str, Any]) -> Summary:
-    from ..tasks import finetune, submission  # noqa: PLC0415  (reads the broker's URL when it is imported)
+def _train(running: "Installation", fields: dict[str, Any]) -> JobDetail:
+    from ..services import jobs  # noqa: PLC0415  (reads the broker's URL when it is imported)
+    from ..tasks import finetune  # noqa: PLC0415  (reads the broker's URL when it is imported)
 
     job_id = finetune.apply_async(kwargs=fields).id
-    typer.echo(f"job {job_id}: finetune.apply_async(kwargs={{'base_model': {BASE!r}, …}})")
+    say(f"job {job_id}: finetune.apply_async(kwargs={{'base_model': {BASE!r}, …}})")
     try:
         _wait_for_row(job_id)
-        return follow(job_id, alive=_keeping(running))
+        return follow(job_id, read=detail, alive=_keeping(running))
     except KeyboardInterrupt:
-        typer.echo("demo: interrupted; ending the job and stopping every process", err=True)
-        submission.cancel(job_id)
+        say("demo: interrupted; ending the job and stopping every process", err=True)
+        jobs.cancel(job_id)
         raise
 
 
 def _keeping(running: "Installation") -> Any:
-    """What keeps the installation's processes running while we look at the record."""
+    """Return a function that restarts the installation's ended processes while the command polls the record."""
     node = running.node
-    return node.services.look if node else lambda: None
+    return node.services.restart_ended if node else lambda: None
 
 
 def _wait_for_row(job_id: str) -> None:
     """Wait until the control worker has accepted the job.
 
     Raises:
-        UnavailableError: It did not.
+        UnavailableError: The control worker did not accept the job in time.
     """
     deadline = time.monotonic() + ACCEPT_S
     while time.monotonic() < deadline:
-        with record().session() as session:
+        with record().session(Scope.everything) as session:
             if session.get(Job, job_id) is not None:
                 return
         time.sleep(0.1)
@@ -151,8 +158,8 @@ def _wait_for_row(job_id: str) -> None:
     )
 
 
-def _report(out: Console, job: Summary) -> None:
-    sets: dict[str, dict[str, Any]] = job["metrics"]["sets"]
+def _report(out: Console, job: JobDetail) -> None:
+    sets: dict[str, JsonObject] = (job.metrics or {})["sets"]
     rows: list[list[Any]] = []
     for key, label in MEASURES.items():
         rows.append([label, *(held[who].get(key) for held in sets.values() for who in WHO)])
@@ -161,32 +168,30 @@ def _report(out: Console, job: Summary) -> None:
     out.print()
     out.print(table(columns, rows, title=f"Base against tuned, on held-out rows ({held_out})"))
     out.print()
-    out.print(table(["message", "wanted", "base", "tuned"], _answers(job["id"]), title="Three answers side by side"))
+    out.print(table(["message", "wanted", "base", "tuned"], _answers(job.id), title="Three answers side by side"))
     out.print()
     for name, value in _facts(job):
         out.print(f"{name:<10} {value}", markup=False)
-    warnings: list[str] = job.get("warnings") or []
-    for warning in warnings:
+    for warning in job.warnings or []:
         out.print(f"warning: {warning}", markup=False)
 
 
 def _answers(job_id: str) -> list[list[str]]:
-    with record().session() as session:
+    with record().session(Scope.everything) as session:
         job = session.get(Job, job_id)
         if job is None:
             raise NotFoundError(f"there is no job {job_id}.")
-        samples: list[dict[str, str]] = (job.evaluation or {}).get("samples", [])
+        samples = evaluated_of(job).samples
     chosen = [s for name, count in ANSWERS for s in [s for s in samples if s["set"] == name][:count]]
     return [[" ".join(s[key].split()) for key in ("prompt", "reference", "base", "tuned")] for s in chosen]
 
 
-def _facts(job: Summary) -> list[list[str]]:
-    seconds: dict[str, float] = job.get("stage_seconds") or {}
-    stages = ", ".join(f"{stage} {duration(took)}" for stage, took in seconds.items())
-    trainable, share = job.get("trainable_parameters") or 0, job.get("trainable_share") or 0.0
+def _facts(job: JobDetail) -> list[list[str]]:
+    stages = ", ".join(f"{stage} {duration(took)}" for stage, took in job.stage_seconds.items())
+    trainable, share = job.trainable_parameters or 0, job.trainable_share or 0.0
     return [
         ["trainable", f"{trainable:,} weights, {share:.2%} of the model"],
-        ["adapter", str(job["adapter"])],
+        ["adapter", str(job.adapter)],
         ["time", stages],
-        ["cost", f"{money(job.get('cost'))} ({duration(job.get('gpu_seconds'))} of {job['gpu_type']})"],
+        ["cost", f"{money(job.cost)} ({duration(job.gpu_seconds)} of {job.gpu_type})"],
     ]

@@ -1,4 +1,4 @@
-"""``celora doctor``: what is wrong with this machine or installation, and how to mend it."""
+"""Defines ``celora doctor``, which finds the faults of this machine or installation and names their fixes."""
 
 import json
 import time
@@ -8,13 +8,13 @@ from typing import Annotated, Any
 
 import typer
 
+from ..errors import BaseModelError, CeloraError, SettingsError
 from ..settings import bases
-from ..settings.errors import BaseModelError, CeloraError, SettingsError
 from ..settings.gpus import GIB, gpu_catalogue
 from ..settings.settings import get_settings
 from .demo import DATA
 from .node import until_interrupted
-from .output import Json, print_json, progress_console, size
+from .output import Json, print_json, progress_console, say, size
 
 WIDTH = 5
 STEPS = {"cpu": 12, "cuda": 120}
@@ -39,6 +39,9 @@ def doctor(
     ] = None,
     limit_s: Annotated[float, typer.Option(min=1, help="Seconds that this run may take.")] = 900,
     free_gib: Annotated[float, typer.Option(min=0, help="Free GiB below which a disk counts as full.")] = 5,
+    adapters: Annotated[
+        bool, typer.Option("--adapters", help="Say which published adapters a mended fault may have touched.")
+    ] = False,
     quick: Annotated[bool, typer.Option("--quick", help="Leave out torch and bitsandbytes.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -47,20 +50,24 @@ def doctor(
     With `--gpu` it loads and quantizes a base, trains, kills the trainer, resumes, evaluates, looks whether the memory
     was given back, and writes a report. Nothing of the installation changes.
 
-    Example: `celora doctor`, `celora doctor --gpu`
+    With `--adapters` it reads the record alone: which published adapters were trained while a fault was in celora that
+    is mended now, and what to do about each.
+
+    Example: `celora doctor`, `celora doctor --gpu`, `celora doctor --adapters`
     """
     if gpu or device is not None:
         passed = _trial(device, base_model, steps, report, limit_s=limit_s, as_json=as_json)
     else:
-        passed = _examine(free_gib, quick=quick, as_json=as_json)
+        passed = _examine(free_gib, quick=quick, adapters=adapters, as_json=as_json)
     raise typer.Exit(0 if passed else 1)
 
 
-def _examine(free_gib: float, *, quick: bool, as_json: bool) -> bool:
-    from ..workers import doctor as examination  # noqa: PLC0415  (the other commands need not wait for its imports)
+def _examine(free_gib: float, *, quick: bool, adapters: bool, as_json: bool) -> bool:
+    from ..doctor import checks as examination  # noqa: PLC0415  (the other commands need not wait for its imports)
+    from ..doctor.adapters import adapters as judged  # noqa: PLC0415  (the same)
 
     began = time.monotonic()
-    findings = examination.examine(free_gib * GIB, quick=quick)
+    findings = list(judged(get_settings())) if adapters else examination.examine(free_gib * GIB, quick=quick)
     failed = examination.fails(findings)
     if as_json:
         print_json(
@@ -74,18 +81,18 @@ def _examine(free_gib: float, *, quick: bool, as_json: bool) -> bool:
         return not failed
     longest = max(len(finding.check) for finding in findings)
     for finding in findings:
-        typer.echo(f"{finding.level:<{WIDTH}} {finding.check:<{longest}}  {finding.found}")
+        say(f"{finding.level:<{WIDTH}} {finding.check:<{longest}}  {finding.found}")
         if finding.fix:
-            typer.echo(f"{'':<{WIDTH}} {'':<{longest}}  -> {finding.fix}")
+            say(f"{'':<{WIDTH}} {'':<{longest}}  -> {finding.fix}")
     levels = [str(finding.level) for finding in findings]
-    typer.echo(f"{levels.count('ok')} ok, {levels.count('warn')} to look at, {levels.count('fail')} failed")
+    say(f"{levels.count('ok')} ok, {levels.count('warn')} to look at, {levels.count('fail')} failed")
     return not failed
 
 
 def _trial(
     where: str | None, base_model: str | None, steps: int | None, report: Path | None, *, limit_s: float, as_json: bool
 ) -> bool:
-    from ..tasks import trial  # noqa: PLC0415  (Celery takes a third of a second to import)
+    from ..doctor.gpu_test import run  # noqa: PLC0415  (Celery takes a third of a second to import)
 
     found = _device(where)
     kind = "cuda" if found.uuid else "cpu"
@@ -95,7 +102,7 @@ def _trial(
     target.parent.mkdir(parents=True, exist_ok=True)
     out = progress_console()
     with until_interrupted():
-        made = trial.run(
+        made = run.run(
             folder / f"trial-{stamp}",
             found,
             base_model=base_model or smallest_base(),
@@ -103,15 +110,15 @@ def _trial(
             held_out=DATA / "eval_wordings.jsonl",
             steps=steps or STEPS[kind],
             within_s=limit_s,
-            told=lambda line: out.print(line, markup=False) if as_json else typer.echo(line),
+            told=lambda line: out.print(line, markup=False) if as_json else say(line),
         )
     target.write_text(json.dumps(made, indent=1) + "\n", encoding="utf-8")
     if as_json:
         print_json(made)
     else:
         for line in _told(made):
-            typer.echo(line)
-        typer.echo(f"report: {target}")
+            say(line)
+        say(f"report: {target}")
     return bool(made["passed"])
 
 
@@ -151,7 +158,7 @@ def _device(where: str | None) -> Any:
 
 
 def _told(made: dict[str, Any]) -> list[str]:
-    """The figures of a report, a line each."""
+    """Format the figures of a report, a line each."""
     device, driver = made["device"], made["driver"]
     told = f"driver {driver['version']} (CUDA {driver['cuda']})" if driver else "no NVIDIA driver"
     lines = [

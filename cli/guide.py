@@ -1,4 +1,4 @@
-"""``celora guide``: what to choose when one has no opinion yet. The figures are the field's, with their sources."""
+"""Defines ``celora guide``, which recommends settings to begin with. The figures are the field's, with sources."""
 
 from typing import Any
 

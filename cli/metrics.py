@@ -1,17 +1,19 @@
-"""``celora metrics``: the installation's figures for Prometheus, over HTTP."""
+"""Defines ``celora metrics``, which serves the installation's figures to Prometheus over HTTP."""
 
 import logging
 import platform
 import threading
+from contextlib import ExitStack, suppress
 from importlib.util import find_spec
 from typing import Annotated
 
 import typer
 
+from ..errors import UnavailableError
 from ..models.database import get_database
-from ..settings.errors import UnavailableError
 from ..settings.settings import get_settings
 from .node import until_interrupted
+from .output import say
 
 PORT = 9808
 
@@ -34,7 +36,7 @@ def metrics(
         )
     from prometheus_client import CollectorRegistry, generate_latest, start_http_server  # noqa: PLC0415  (an extra)
 
-    from ..workers import log_lines  # noqa: PLC0415  (Celery takes a third of a second to import)
+    from ..workers import logging as log_lines  # noqa: PLC0415  (Celery takes a third of a second to import)
     from ..workers.exporter import Exporter  # noqa: PLC0415  (the same)
 
     log_lines.name_process(f"metrics@{platform.node()}")
@@ -46,14 +48,11 @@ def metrics(
     exporter.catch_up()
     registry.register(exporter)
     if once:
-        typer.echo(generate_latest(registry).decode(), nl=False)
+        say(generate_latest(registry).decode(), nl=False)
         return
-    with until_interrupted():
+    with until_interrupted(), ExitStack() as serving, suppress(KeyboardInterrupt):
         server, thread = start_http_server(port, addr=address, registry=registry)
+        for end in (thread.join, server.server_close, server.shutdown):
+            serving.callback(end)
         logging.getLogger(__name__).info("http://%s:%d/metrics", address, server.server_port)
-        try:
-            threading.Event().wait()
-        except KeyboardInterrupt:
-            server.shutdown()
-            server.server_close()
-            thread.join()
+        threading.Event().wait()

@@ -1,12 +1,13 @@
-"""``celora migrate-data``: the whole record into a new database, from SQLite to PostgreSQL."""
+"""Defines ``celora migrate-data``, which copies the whole record into a new database, from SQLite to PostgreSQL."""
 
 from typing import Annotated
 
 import typer
 
-from ..models import transfer
+from ..errors import SettingsError
 from ..models.database import Database
-from ..settings.errors import SettingsError
+from ..models.migrations import copy_record
+from .output import say
 
 Source = Annotated[str, typer.Argument(metavar="FROM", help="The record's URL, for example sqlite:////path/celora.db.")]
 Target = Annotated[str, typer.Argument(metavar="TO", help="An empty database: postgresql://user@host/celora.")]
@@ -29,11 +30,11 @@ def migrate_data(source: Source, target: Target, *, artifacts: Artifacts = None)
     roots = _roots(artifacts) if artifacts else None
     old, new = Database(source), Database(target)
     try:
-        rows = transfer.copy(old, new, lambda table, count: typer.echo(f"{table:<14} {count}"), roots=roots)
+        rows = copy_record.copy(old, new, lambda table, count: say(f"{table:<14} {count}"), roots=roots)
     finally:
         old.dispose()
         new.dispose()
-    typer.echo(f"{rows} rows are in {new.shown}; set CELORA_DATABASE_URL to it")
+    say(f"{rows} rows are in {new.shown}; set CELORA_DATABASE_URL to it")
 
 
 def _roots(artifacts: str) -> tuple[str, str]:

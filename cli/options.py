@@ -1,6 +1,6 @@
-"""Options made from the job spec's own fields, for every command that takes a job: ``submit`` and ``check``.
+"""Makes command-line options from the fields of the job spec, for the commands that take a job: ``submit``, ``check``.
 
-An option that is none is passed on to the spec, whose refusal names the nearest field.
+An unknown option is passed on to the spec, whose refusal names the nearest field.
 """
 
 import inspect
@@ -10,25 +10,38 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-import yaml
 
+from ..errors import SettingsError
 from ..models.spec import JobSpec
-from ..settings.errors import SettingsError
+from ..settings.bases import absolute_source
 from ..tuning.recipe import Recipe
+from .job_file import read_job_file
 
-REPEATED = ("eval_dataset", "columns", "metadata", "metrics", "target_modules", "report_to", "gate")
-"""Fields that hold several values: their option may be given several times."""
+REPEATED = (
+    "eval_dataset",
+    "columns",
+    "metadata",
+    "wandb",
+    "metrics",
+    "target_modules",
+    "report_to",
+    "gate",
+    "loss_type",
+    "loss_weights",
+    "labels",
+)
+"""Fields with several values; their option may be given several times."""
 
 Fields = dict[str, Any]
 
 
 def fields_of(words: list[str], options: Mapping[str, str | list[str] | None], *, loose: str) -> Fields:
-    """The job's fields from a command line.
+    """Collect a job's fields from a command line.
 
     Args:
-        words: What Typer could not place: a job file or another lone word, and options that are no field.
-        options: The fields' options.
-        loose: The field that a lone word is, where it is no job file; none where empty.
+        words: Words that Typer could not place: a job file or another lone word, and options that are no field.
+        options: Options of the fields.
+        loose: Field of a lone word that is no job file; none where empty.
 
     Raises:
         SettingsError: There are two lone words, or a job file or option can't be read.
@@ -36,15 +49,17 @@ def fields_of(words: list[str], options: Mapping[str, str | list[str] | None], *
     word, unknown = _sort(words)
     from_file: Fields = {}
     if word and (not loose or word.endswith((".yaml", ".yml"))):
-        from_file = _job_file(Path(word))
+        from_file = read_job_file(Path(word))
     elif word:
         from_file = {loose: word}
     given = {name: value_of(name, value) for name, value in options.items() if value not in (None, [])}
-    return {**from_file, **given, **unknown}
+    fields = {**from_file, **given, **unknown}
+    source = fields.get("base_model")
+    return {**fields, "base_model": absolute_source(source)} if isinstance(source, str) else fields
 
 
 def _sort(words: list[str]) -> tuple[str | None, Fields]:
-    """The job file, and the options that are no field, out of what Typer could not place."""
+    """Sort the words that Typer could not place into the job file and the options that are no field."""
     files: list[str] = []
     unknown: Fields = {}
     rest = iter(words)
@@ -61,38 +76,35 @@ def _sort(words: list[str]) -> tuple[str | None, Fields]:
     return (files[0] if files else None), unknown
 
 
-def _job_file(path: Path) -> Fields:
-    try:
-        content: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise SettingsError(f"the job file {path} does not exist.", hint="See examples/job.yaml.") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise SettingsError(f"the job file {path} can't be read ({error}).") from None
-    except yaml.YAMLError as error:
-        where = " ".join(str(error).split())
-        raise SettingsError(f"the job file {path} is no YAML: {where}.", hint="See examples/job.yaml.") from None
-    if not isinstance(content, dict):
-        raise SettingsError(
-            f"the job file {path} holds no fields.",
-            hint="Write lines like `dataset: train.jsonl`; see examples/job.yaml.",
-        )
-    return {str(name): value for name, value in content.items()}  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
-
-
 def value_of(name: str, given: str | list[str] | None) -> Any:
-    """An option's text as the field's value; pydantic turns numbers and switches from text by itself."""
+    """Convert an option's text into the field's value; pydantic converts numbers and switches by itself."""
     if not isinstance(given, list):
         return given
-    if name in ("metadata", "columns", "gate"):
-        pairs = dict(_named(name, word) for word in given)
+    if name in ("metadata", "wandb", "columns", "gate"):
+        pairs = _distinct(name, [_named(name, word) for word in given])
         return {key: _parts([value]) if key == "must_not_regress" else value for key, value in pairs.items()}
     if name == "eval_dataset":
         if len(given) == 1 and not _names_a_set(given[0]):
             return given[0]
-        return dict(_named(name, word) if _names_a_set(word) else (Path(word).stem, word) for word in given)
+        return _distinct(
+            name, [_named(name, word) if _names_a_set(word) else (Path(word).stem, word) for word in given]
+        )
     if name == "target_modules" and len(given) == 1 and "," not in given[0]:
         return given[0]
     return _parts(given)
+
+
+def _distinct(field: str, pairs: list[tuple[str, str]]) -> dict[str, str]:
+    """Collect named values; refuse a name that comes twice, of which one value would be lost."""
+    values: dict[str, str] = {}
+    for name, value in pairs:
+        if name in values:
+            raise SettingsError(
+                f"{field}: {name} is given twice.",
+                hint=f"Give each a name of its own: --{field.replace('_', '-')} NAME=VALUE.",
+            )
+        values[name] = value
+    return values
 
 
 def _parts(words: list[str]) -> list[str]:
@@ -111,10 +123,10 @@ def _named(field: str, word: str) -> tuple[str, str]:
 
 
 def command(run: Callable[..., None], own: Mapping[str, tuple[Any, Any]]) -> Callable[..., None]:
-    """A function with one keyword per field of the spec, which is how Typer learns the options.
+    """Make a function with one keyword for each field of the spec; Typer reads the options from its signature.
 
     Args:
-        run: Gets ``words`` and every option; its docstring is the command's.
+        run: Receives ``words`` and every option; its docstring is the command's.
         own: The command's own parameters beside the fields: annotation and default. ``words`` is the first.
     """
     panels = {True: "How to train", False: "What to train"}
@@ -153,7 +165,7 @@ def _help(name: str) -> str:
     about = field.description or ""
     if name in REPEATED:
         about += "; may be given several times" + (
-            "" if name not in ("metadata", "columns", "eval_dataset", "gate") else ", as NAME=VALUE"
+            "" if name not in ("metadata", "wandb", "columns", "eval_dataset", "gate") else ", as NAME=VALUE"
         )
     if field.is_required():
         return f"{about} (required)"

@@ -1,6 +1,11 @@
-"""How commands print: JSON for programs, tables and sentences for people; progress always on standard error."""
+"""Prints for commands: JSON for programs, tables and sentences for people; progress always on standard error.
+
+Any output may hold text of a dataset, a job's field or a library's error. No control character of such a text
+reaches the terminal, where it could change the title, hide a line or answer for the person: ``printable`` escapes it.
+"""
 
 import json
+import re
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Annotated, Any
@@ -17,9 +22,35 @@ LOG_COLUMNS = 160
 MINUTE_S, HOUR_S = 60, 3600
 
 
+CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]|\r(?!\n|$)")
+"""Control characters but tab and line ends, and what changes the direction of text (Unicode TR36, section 2)."""
+
+
+def printable(text: str) -> str:
+    """Escape the control characters of a text by their numbers; everything else stays as it is."""
+    return CONTROL.sub(lambda found: _escaped(ord(found[0])), text)
+
+
+def _escaped(code: int) -> str:
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"  # noqa: PLR2004  (Latin-1 ends there)
+
+
+def say(text: object = "", *, err: bool = False, nl: bool = True) -> None:
+    """Print a sentence on standard output, or on standard error."""
+    typer.echo(printable(str(text)), err=err, nl=nl)
+
+
+class _Console(Console):
+    """A console whose texts cannot control the terminal; its own styles can."""
+
+    def print(self, *objects: Any, **how: Any) -> None:
+        """Print as ``Console.print`` does, texts made printable."""
+        super().print(*(printable(one) if isinstance(one, str) else one for one in objects), **how)
+
+
 def console() -> Console:
     """Standard output, for people; wide where it is no terminal, so that a log keeps its tables whole."""
-    out = Console(highlight=False, soft_wrap=True)
+    out = _Console(highlight=False, soft_wrap=True)
     if not out.is_terminal:
         out.width = LOG_COLUMNS
     return out
@@ -27,12 +58,18 @@ def console() -> Console:
 
 def progress_console() -> Console:
     """Standard error, for what changes while one waits."""
-    return Console(stderr=True, highlight=False, soft_wrap=True)
+    return _Console(stderr=True, highlight=False, soft_wrap=True)
 
 
 def print_json(value: Any) -> None:
     """One JSON object or list on standard output."""
-    typer.echo(json.dumps(value, ensure_ascii=False, indent=2, default=_plain))
+    typer.echo(as_json(value, indent=2))
+
+
+def as_json(value: Any, *, indent: int | None = None) -> str:
+    """JSON as text; a control character stands in it as JSON's own escape, so that the value is the same."""
+    text = json.dumps(value, ensure_ascii=False, indent=indent, default=_plain)
+    return CONTROL.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 def _plain(value: Any) -> Any:
@@ -43,7 +80,14 @@ def _plain(value: Any) -> Any:
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, title: str | None = None) -> Table:
     """A table of cells, each shown as people read it."""
-    shown = Table(*columns, title=title, title_justify="left", title_style="bold", box=None, pad_edge=False)
+    shown = Table(
+        *columns,
+        title=title if title is None else printable(title),
+        title_justify="left",
+        title_style="bold",
+        box=None,
+        pad_edge=False,
+    )
     for row in rows:
         shown.add_row(*map(cell, row))
     return shown
@@ -57,7 +101,7 @@ def cell(value: Any) -> str:
         return f"{value:.4g}"
     if isinstance(value, datetime):
         return value.astimezone().strftime("%Y-%m-%d %H:%M:%S")
-    return str(value).replace("[", r"\[")
+    return printable(str(value)).replace("[", r"\[")
 
 
 def duration(seconds: float | None) -> str:

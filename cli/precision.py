@@ -1,8 +1,10 @@
-"""The dtypes that people serve models in, by the short names that everybody uses."""
+"""Names the dtypes for serving models by their common short names."""
 
 from enum import StrEnum
+from typing import TYPE_CHECKING
 
-from ..tuning.protocol import Dtype
+if TYPE_CHECKING:
+    from ..tuning.protocol import Dtype
 
 
 class Precision(StrEnum):
@@ -13,7 +15,7 @@ class Precision(StrEnum):
     FP32 = "fp32"
 
     @property
-    def dtype(self) -> Dtype:
-        """Its name in torch."""
+    def dtype(self) -> "Dtype":
+        """Name in torch."""
         names: dict[str, Dtype] = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
         return names[self.value]

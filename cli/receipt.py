@@ -1,7 +1,7 @@
-"""The receipt as people read it: tables, and one row with the words that are trained on in colour.
+"""Prints the receipt for people: tables, and a row of each kind with the words that are trained on in colour.
 
-Off a terminal the trained words stand between brackets of their own (⟦ ⟧), so that a log shows them too. What the
-parts mean is in docs/receipt.md.
+Off a terminal the trained words stand between brackets of their own (⟦ ⟧), so that a log shows them too.
+The meaning of the parts is in docs/receipt.md.
 """
 
 from collections.abc import Iterator
@@ -38,15 +38,17 @@ def _parts(receipt: Receipt, *, terminal: bool) -> Iterator[RenderableType]:
         yield from _file(file)
     if receipt["rows"]:
         yield ""
-        yield from map(Text, _rows(receipt["rows"]))
+        yield from map(Text, _rows(receipt["rows"], refused=not receipt["ok"]))
     for name, facts in receipt.get("sets", {}).items():
         yield ""
         yield from _set(name, facts)
+        if name in receipt.get("preferences", {}):
+            yield from map(Text, _preferences(receipt["preferences"][name]))
     if receipt["ok"]:
         yield ""
         yield from _estimate(receipt["estimate"])
         yield ""
-        yield from _sample(receipt["sample"], terminal=terminal)
+        yield from _samples(receipt, terminal=terminal)
     if receipt["warnings"]:
         yield ""
         for warned in receipt["warnings"]:
@@ -56,9 +58,22 @@ def _parts(receipt: Receipt, *, terminal: bool) -> Iterator[RenderableType]:
 def _head(receipt: Receipt) -> Text:
     template = receipt["template"]
     whose = "its own chat template" if template == "own" else f"the chat template {template}"
+    if form := receipt.get("training_form"):
+        whose += f" (rows in the training form {form['name']} of {form['library']})"
     again = "; prepared before, and reused" if receipt["reused"] else ""
     length = f"rows of at most {receipt['max_length']:,} tokens"
-    return Text.assemble((receipt["base"]["name"], "bold"), f", {whose}, {length}{again}")
+    method = f", method {receipt['method']}" if "preferences" in receipt else ""
+    return Text.assemble((receipt["base"]["name"], "bold"), f"{method}, {whose}, {length}{again}")
+
+
+def _preferences(facts: Receipt) -> Iterator[str]:
+    """Count the answers of a set by label, with the mean of their trained tokens."""
+    pairs = f"{_count(facts['pairs'], 'pair')}: " if "pairs" in facts else ""
+    sides = (
+        f"{facts[side]:,} {side} answers of {facts[f'{side}_tokens']:g} tokens in the mean"
+        for side in ("wanted", "unwanted")
+    )
+    yield f"  {pairs}{', '.join(sides)}"
 
 
 def _file(file: Receipt) -> Iterator[RenderableType]:
@@ -82,19 +97,19 @@ def _bad(bad: Receipt) -> Iterator[RenderableType]:
     for kind, count in bad["counts"].items():
         lines = [line for line in bad["lines"] if line["kind"] == kind]
         for line in lines[:SHOWN_OF_A_KIND]:
-            place = f"column {line['column']}" if line["byte"] is None else f"byte {line['byte']}"
+            place = f"byte {line['byte']}" if line["byte"] is not None else visible(line["path"] or " ")
             rows.append((line["line"], place, kind, visible(line["reason"]), line["fix"]))
         if count > SHOWN_OF_A_KIND:
             rows.append(("…", " ", kind, f"and {count - SHOWN_OF_A_KIND:,} more", " "))
     yield table(["line", "where", "kind", "what is wrong", "what to do"], rows)
 
 
-def _rows(rows: Receipt) -> Iterator[str]:
+def _rows(rows: Receipt, *, refused: bool) -> Iterator[str]:
     again = rows["duplicates"]
     kinds = [f"{again[kind]:,} {kind}" for kind in ("exact", "normalised", "near") if again[kind]]
     shown = ", ".join(f"line {line['line']} is {line['repeats']} again" for line in again["lines"][:SHOWN_OF_A_KIND])
-    left_out = f"; {again['dropped']:,} left out ({shown})" if kinds else ""
-    yield f"repeated rows: {', '.join(kinds) or 'none'}{left_out}"
+    left_out = "" if refused else f"; {again['dropped']:,} left out"  # (of a refused file nothing is used)
+    yield f"repeated rows: {', '.join(kinds)}{left_out} ({shown})" if kinds else "repeated rows: none"
     for name, shared in rows["overlap"].items():
         yield (
             f"rows of {name} that training sees too: {shared['exact']:,} exact, {shared['normalised']:,} normalised; "
@@ -166,6 +181,12 @@ def _devices(devices: list[Receipt]) -> Iterator[RenderableType]:
     for device in devices:
         if not device["fits"]:
             yield Text(f"  {device['name']}: {_remedy(device['would_fit_with'])}")
+    for device in devices:
+        if history := device.get("history"):
+            yield Text(
+                f"  {device['name']}: {history['runs']} earlier runs of this base family took {history['factor']:.2f} "
+                f"times as long ({history['low']:.2f} to {history['high']:.2f}); queue and budget count with that"
+            )
     for basis in {device["basis"] for device in devices if device["name"] == "cpu"}:
         yield Text(f"  cpu: {basis}", style="dim")
 
@@ -193,9 +214,20 @@ def _remedy(changes: Receipt | None) -> str:
     return f"would fit with {', '.join(words)}{cut}"
 
 
-def _sample(pieces: list[Receipt], *, terminal: bool) -> Iterator[RenderableType]:
+def _samples(receipt: Receipt, *, terminal: bool) -> Iterator[RenderableType]:
+    """Yield a row of each kind; a receipt of an earlier version has one row."""
     how = "in green" if terminal else "between ⟦ and ⟧"
-    yield Text.assemble(("a training row", "bold"), f", what is trained on {how}:")
+    shown: list[Receipt] = receipt.get("samples") or [{"parts": receipt["sample"]}]
+    yield Text.assemble(
+        ("a training row" if len(shown) == 1 else "a training row of each kind", "bold"), f", what is trained on {how}:"
+    )
+    for sample in shown:
+        if len(shown) > 1:
+            yield Text(f"line {sample['line']}: {', '.join(sample['kinds'])}", style="bold")
+        yield _row_text(sample["parts"], terminal=terminal)
+
+
+def _row_text(pieces: list[Receipt], *, terminal: bool) -> Text:
     text = Text()
     for piece in pieces:
         words = visible(piece["text"])
@@ -204,7 +236,7 @@ def _sample(pieces: list[Receipt], *, terminal: bool) -> Iterator[RenderableType
         else:
             text.append(words, style="dim")
     text.rstrip()
-    yield text
+    return text
 
 
 def visible(text: str) -> str:

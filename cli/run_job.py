@@ -1,4 +1,4 @@
-"""``celora run-job``: one job in the foreground, for clusters that queue jobs themselves."""
+"""Defines ``celora run-job``, which runs one job in the foreground, for clusters that queue jobs themselves."""
 
 import signal
 import threading
@@ -7,8 +7,9 @@ from typing import Annotated, Any
 import typer
 
 from ..models.database import get_database
+from ..models.states import Stage
 from ..settings.settings import get_settings
-from ..workers.parts import require_training
+from ..workers.requirements import require_training
 from .jobs import JobId
 
 
@@ -22,20 +23,25 @@ def run_job(
 
     Example: `celora run-job 019a…`
     """
-    from ..tasks import foreground  # noqa: PLC0415  (Celery takes a third of a second to import)
-    from ..workers import carry, log_lines, options  # noqa: PLC0415  (the same)
+    from ..tasks.evaluate import evaluate  # noqa: PLC0415  (Celery takes a third of a second to import)
+    from ..tasks.prepare import prepare  # noqa: PLC0415  (the same)
+    from ..tasks.publish import publish  # noqa: PLC0415  (the same)
+    from ..tasks.train import train  # noqa: PLC0415  (the same)
+    from ..workers import gpu_option, logging  # noqa: PLC0415  (the same)
+    from ..workers.lifecycle import foreground  # noqa: PLC0415  (the same)
 
-    log_lines.set_up()
+    logging.set_up()
     leaving = threading.Event()
 
     def leave(_number: int, _frame: Any) -> None:
         leaving.set()
-        carry.leave()
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, leave)
     require_training()
     database = get_database()
     database.require_schema()
-    device = options.pin(gpu, alone=True)
-    raise typer.Exit(foreground.run(database, get_settings(), job_id, device, leaving))
+    device = gpu_option.pin(gpu, alone=True)
+    tasks = {Stage.PREPARE: prepare, Stage.TRAIN: train, Stage.EVALUATE: evaluate, Stage.PUBLISH: publish}
+    code = foreground.run(database, get_settings(), job_id, device=device, leaving=leaving, tasks=tasks)
+    raise typer.Exit(code)

@@ -1,4 +1,4 @@
-"""``celora schedule``: models that train themselves again, by the clock or when their data grew.
+"""Defines ``celora schedule``, which trains models again by the clock or when their data has grown.
 
 Unusual: as in ``submit``, every field of the job is an option of ``add``, beside or instead of a job file.
 """
@@ -10,11 +10,13 @@ from typing import Annotated, Any
 
 import typer
 
-from ..scheduling.calendar import explain, shown_every, zone
+from ..models.tables.schedule import Schedule
+from ..scheduling.cron import explain, shown_every, zone
+from .open_record import record
 from .options import Fields, command, fields_of
-from .output import Json, console, print_json, table
-from .record import record
-from .submit import is_file
+from .output import Json, console, print_json, say, table
+from .rows_here import is_file
+from .tenants import Tenant, tenant_of, tenant_option
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -22,7 +24,6 @@ app = typer.Typer(
     'Example: `celora schedule add weekly --cron "0 3 * * 1" --timezone Europe/Berlin --spec job.yaml`',
 )
 
-Tenant = Annotated[str, typer.Option(help="Whose it is.")]
 Name = Annotated[str, typer.Argument(metavar="NAME", help="Of the schedule.")]
 WHEN = "When to train"
 
@@ -41,15 +42,15 @@ def add_schedule(
     as_json: bool,
     **options: str | list[str] | None,
 ) -> None:
-    """Add a schedule: a job, and when to train it. What could not be trained is refused now.
+    """Add a schedule: a job and the times of its runs. A job that could not be trained is refused now.
 
-    A dataset file is read again when it changed; a dataset's name means its newest version at each slot.
+    A dataset file is read again when it changed; a dataset's name means its newest version at each run.
 
     Example: `celora schedule add weekly --cron "0 3 * * 1" --timezone Europe/Berlin --spec job.yaml`
 
     Example: `celora schedule add grown --when-new-rows 500 --base-model smollm2-135m-instruct --dataset support-faq`
     """
-    from ..tasks import schedules  # noqa: PLC0415  (Celery takes a third of a second to import)
+    from ..services import schedules  # noqa: PLC0415  (Celery takes a third of a second to import)
 
     words = list(words or [])
     if not words or words[0].startswith("--"):
@@ -72,7 +73,7 @@ def add_schedule(
         print_json(made)
         return
     first = f"; first at {_at(made, made['upcoming'][0])}" if made["upcoming"] else ""
-    typer.echo(f"{name} is added: {_when(made)}{first}\nSee it: celora schedule show {name}")
+    say(f"{name} is added: {_when(made)}{first}\nSee it: celora schedule show {name}{tenant_option(made['tenant'])}")
 
 
 def _option(kind: Any, text: str, *names: str) -> Any:
@@ -86,19 +87,19 @@ app.command("add", context_settings={"ignore_unknown_options": True})(
             "words": (Annotated[list[str] | None, typer.Argument(metavar="NAME", help="Of the schedule.")], None),
             "spec": (_option(Path | None, "A job file; options beside it override it."), None),
             "cron": (_option(str | None, "Five fields: minute, hour, day, month, day of the week."), None),
-            "timezone": (_option(str | None, "Whose wall clock the cron line speaks of. [default: UTC]"), None),
+            "timezone": (_option(str | None, "The time zone of the cron line. [default: UTC]"), None),
             "every": (_option(str | None, "An interval: 90s, 30m, 6h, 1d12h, 2w."), None),
-            "when_new_rows": (_option(int | None, "So many rows of the dataset that the last slot had not."), None),
+            "when_new_rows": (_option(int | None, "Run when the dataset has this many rows more."), None),
             "when_data_changed": (
-                _option(bool, "When the dataset holds anything else than at the last slot.", "--when-data-changed"),
+                _option(bool, "Run when the content of the dataset has changed.", "--when-data-changed"),
                 False,
             ),
             "missed": (
-                _option(str, "What becomes of slots that nobody looked for: run-once or skip. [default: run-once]"),
+                _option(str, "The rule for runs that were missed: run-once or skip. [default: run-once]"),
                 "run-once",
             ),
             "overlap": (
-                _option(str, "What becomes of a slot before the last job is over: skip, queue or replace (the one that "
+                _option(str, "The rule for a run before the last job has ended: skip, queue or replace (the one that "
                         "waits). [default: skip]"),
                 "skip",
             ),
@@ -112,11 +113,11 @@ app.command("add", context_settings={"ignore_unknown_options": True})(
 def list_(
     *, tenant: Annotated[str | None, typer.Option(help="Only this tenant's.")] = None, as_json: Json = False
 ) -> None:
-    """List the schedules: when each is due, and what became of its last slot.
+    """List the schedules with their times and the outcome of their last runs.
 
     Example: `celora schedule list --json`
     """
-    from ..tasks import schedules  # noqa: PLC0415  (as above)
+    from ..services import schedules  # noqa: PLC0415  (as above)
 
     record()
     rows = schedules.listed(tenant)
@@ -124,95 +125,93 @@ def list_(
         print_json(rows)
         return
     if not rows:
-        typer.echo('No schedule. Add one: celora schedule add weekly --cron "0 3 * * 1" --spec job.yaml')
+        say('No schedule. Add one: celora schedule add weekly --cron "0 3 * * 1" --spec job.yaml')
         return
-    columns = ["schedule", "tenant", "when", "next slot", "last slot", "outcome", "job", "error"]
+    columns = ["schedule", "tenant", "when", "next run", "last run", "outcome", "job", "error"]
     console().print(table(columns, map(_row, rows)))
 
 
 @app.command("show")
-def show(name: Name, *, tenant: Tenant = "default", as_json: Json = False) -> None:
-    """Show a schedule: its next five slots, and what the last ones did.
+def show(name: Name, *, tenant: Tenant = None, as_json: Json = False) -> None:
+    """Show a schedule, the times of its next five runs, and the outcome of its last runs.
 
     Example: `celora schedule show weekly`
     """
-    from ..tasks import schedules  # noqa: PLC0415  (as above)
+    from ..services import schedules  # noqa: PLC0415  (as above)
 
-    record()
-    found = schedules.show(name, tenant=tenant)
+    whose = tenant_of(tenant, [name], Schedule)
+    found = schedules.show(name, tenant=whose)
     if as_json:
         print_json(found)
         return
     out = console()
     for line in _lines(found):
         out.print(line, markup=False)
-    columns = ["slot", "outcome", "job", "status", "why"]
-    out.print(table(columns, (_slot(found, row) for row in found["slots"])) if found["slots"] else "no slot yet")
+    columns = ["run", "outcome", "job", "status", "why"]
+    out.print(table(columns, (_run(found, row) for row in found["slots"])) if found["slots"] else "no run yet")
 
 
 @app.command("pause")
-def pause(name: Name, *, tenant: Tenant = "default") -> None:
+def pause(name: Name, *, tenant: Tenant = None) -> None:
     """Give a schedule no jobs until it is resumed; a job that it has goes on.
 
     Example: `celora schedule pause weekly`
     """
-    from ..tasks import schedules  # noqa: PLC0415  (as above)
+    from ..services import schedules  # noqa: PLC0415  (as above)
 
-    record()
-    schedules.pause(name, tenant=tenant)
-    typer.echo(f"{name} is paused. Let it go on: celora schedule resume {name}")
+    whose = tenant_of(tenant, [name], Schedule)
+    schedules.pause(name, tenant=whose)
+    say(f"{name} is paused. Let it go on: celora schedule resume {name}{tenant_option(whose)}")
 
 
 @app.command("resume")
-def resume(name: Name, *, tenant: Tenant = "default") -> None:
-    """Let a paused schedule go on from now; slots of the meantime are not made up for.
+def resume(name: Name, *, tenant: Tenant = None) -> None:
+    """Let a paused schedule go on from now; runs of the meantime are not made up for.
 
     Example: `celora schedule resume weekly`
     """
-    from ..tasks import schedules  # noqa: PLC0415  (as above)
+    from ..services import schedules  # noqa: PLC0415  (as above)
 
-    record()
-    schedules.resume(name, tenant=tenant)
-    found = schedules.show(name, tenant=tenant)
+    whose = tenant_of(tenant, [name], Schedule)
+    schedules.resume(name, tenant=whose)
+    found = schedules.show(name, tenant=whose)
     ahead = f"; next at {_at(found, found['upcoming'][0])}" if found["upcoming"] else ""
-    typer.echo(f"{name} goes on{ahead}")
+    say(f"{name} goes on{ahead}")
 
 
 @app.command("run-now")
-def run_now(name: Name, *, tenant: Tenant = "default", as_json: Json = False) -> None:
+def run_now(name: Name, *, tenant: Tenant = None, as_json: Json = False) -> None:
     """Train at once, behind the job that the schedule has if that is not over.
 
     Example: `celora schedule run-now weekly`
     """
-    from ..tasks import schedules  # noqa: PLC0415  (as above)
+    from ..services import schedules  # noqa: PLC0415  (as above)
 
-    record()
-    slot = schedules.run_now(name, tenant=tenant)
+    whose = tenant_of(tenant, [name], Schedule)
+    run = schedules.run_now(name, tenant=whose)
     if as_json:
-        print_json(slot)
+        print_json(run)
     else:
-        typer.echo(
-            f"{slot['job_id']}\nFollow it: celora status {slot['job_id']}" if slot["job_id"] else slot["message"]
-        )
-    if slot["outcome"] == "failed":
+        say(f"{run['job_id']}\nFollow it: celora status {run['job_id']}" if run["job_id"] else run["message"])
+    if run["outcome"] == "failed":
         raise typer.Exit(1)
 
 
 @app.command("remove")
-def remove(name: Name, *, tenant: Tenant = "default") -> None:
+def remove(name: Name, *, tenant: Tenant = None) -> None:
     """Remove a schedule; its jobs and adapters stay.
 
     Example: `celora schedule remove weekly`
     """
-    from ..tasks import schedules  # noqa: PLC0415  (as above)
+    from ..services import schedules  # noqa: PLC0415  (as above)
 
-    record()
-    schedules.remove(name, tenant=tenant)
-    typer.echo(f"{name} is removed; its jobs and adapters stay.")
+    whose = tenant_of(tenant, [name], Schedule)
+    schedules.remove(name, tenant=whose)
+    say(f"{name} is removed; its jobs and adapters stay.")
 
 
 def _absolute(fields: Fields) -> Fields:
-    """The fields with every dataset that is a file here named by its whole path, since the workers run elsewhere."""
+    """Return the fields with the absolute path of each dataset that is a file here, since the workers run elsewhere."""
 
     def whole(source: Any) -> Any:
         return str(Path(source).absolute()) if isinstance(source, str) and is_file(source) else source
@@ -241,7 +240,7 @@ def _when(row: dict[str, Any]) -> str:
 
 
 def _at(row: dict[str, Any], at: datetime) -> str:
-    """A slot on the wall clock of the schedule's zone."""
+    """Format a time on the wall clock of the schedule's zone."""
     return f"{at.astimezone(zone(row['timezone'])):%a %Y-%m-%d %H:%M:%S %Z}"
 
 
@@ -249,11 +248,11 @@ def _row(row: dict[str, Any]) -> tuple[Any, ...]:
     last: dict[str, Any] = row["last"] or {}
     outcome = last.get("status") or last.get("outcome")
     ahead = "paused" if row["paused"] else _at(row, row["next_slot"]) if row["next_slot"] else None
-    slot = _at(row, last["at"]) if last else None
-    return (row["name"], row["tenant"], _when(row), ahead, slot, outcome, last.get("job_id"), row["last_error"])
+    last_run = _at(row, last["at"]) if last else None
+    return (row["name"], row["tenant"], _when(row), ahead, last_run, outcome, last.get("job_id"), row["last_error"])
 
 
-def _slot(found: dict[str, Any], row: dict[str, Any]) -> tuple[Any, ...]:
+def _run(found: dict[str, Any], row: dict[str, Any]) -> tuple[Any, ...]:
     contest: dict[str, Any] = row["contest"] or {}
     judged = f"{'promoted' if contest['promote'] else 'kept out'}, {contest['reason']}" if contest else ""
     why = "; ".join(filter(None, (judged, row["message"])))
@@ -272,8 +271,8 @@ def _lines(found: dict[str, Any]) -> Iterable[str]:
     if found["last_error"]:
         yield f"  error     {found['last_error']} ({_at(found, found['last_error_at'])})"
     if found["upcoming"]:
-        yield "next slots"
-        yield from (f"  {_at(found, slot)}" for slot in found["upcoming"])
+        yield "next runs"
+        yield from (f"  {_at(found, at)}" for at in found["upcoming"])
 
 
 def _grown(found: dict[str, Any]) -> str:

@@ -1,44 +1,50 @@
-"""``celora submit``: every field of the job spec as an option, a job file, or both.
+"""Defines ``celora submit``, which takes the job spec from options (one for every field), a job file, or both.
 
-Unusual: the function's signature is made from the spec's own fields (options.py), so that ``--help`` always lists what
-there is.
+Unusual: the function's signature is made from the spec's own fields (options.py), so that ``--help`` always lists every
+field.
 """
 
+import hashlib
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from ..models.datasets import Reference, of_content
-from ..models.registry import register_dataset
+from ..models import datasets
+from ..models.datasets import of_content
+from ..models.queries import get_tenant
+from ..models.scope.scope import Scope
 from ..models.spec import parse_spec
 from ..models.states import Status
-from ..settings.errors import DataError
+from ..models.tenants.limits import limits_of
+from ..services.tenants.storage import check_storage
 from ..settings.settings import get_settings
 from ..storage.artifacts import Artifacts
-from ..tuning import formats
-from ..tuning.sources import is_remote
+from ..tuning.files.source_files import one_file
+from .access import Server, connect, jobs_at
 from .datasets import name_of
-from .jobs import told_outcome
+from .jobs import print_outcome
+from .open_record import record
 from .options import Fields, command, fields_of
-from .output import Json, print_json, progress_console
-from .record import record
+from .output import Json, print_json, progress_console, say
+from .rows_here import check_rows, is_file
 from .watch import follow
-
-FILES = (".jsonl", ".json", ".csv", ".parquet", ".gz")
-"""A dataset so called is a file, even where it is missing."""
-
-CHECKED_BYTES = 64 * 2**20
-"""Up to this size a dataset is read before it is submitted."""
 
 
 def submit_job(
-    words: list[str] | None, *, wait: bool, as_json: bool, job_id: str | None, **options: str | list[str] | None
+    words: list[str] | None,
+    *,
+    wait: bool,
+    as_json: bool,
+    job_id: str | None,
+    server: str | None,
+    **options: str | list[str] | None,
 ) -> None:
     """Submit a fine-tuning job.
 
     The dataset is copied into the installation, named by its content, before the job is recorded. Fields may come from
-    a YAML file; an option overrides it.
+    a YAML file; an option overrides it. With --server the files are sent there.
 
     Example: `celora submit --base-model smollm2-135m-instruct --dataset train.jsonl --epochs 1 --wait`
 
@@ -46,48 +52,71 @@ def submit_job(
     """
     fields = fields_of(words or [], options, loose="")
     parse_spec(fields)
-    record()
-    chosen = _submit(_imported(fields), job_id)
+    chosen = _submit(fields, job_id, server)
     if not wait:
         _accepted(chosen, as_json=as_json)
+        _warn(chosen, server)
         return
     try:
-        job = follow(chosen)
+        with jobs_at(server) as jobs:
+            job = follow(chosen, read=jobs.detail)
     except KeyboardInterrupt:
         progress_console().print(
             f"Job {chosen} goes on; see `celora status {chosen}`, end it with `celora cancel {chosen}`."
         )
         raise
-    told_outcome(job, as_json=as_json)
-    if job["status"] != Status.COMPLETED:
+    print_outcome(job, as_json=as_json)
+    if job.status != Status.COMPLETED:
         raise typer.Exit(1)
 
 
-def _submit(fields: Fields, job_id: str | None) -> str:
-    from ..tasks import submission  # noqa: PLC0415  (Celery takes a third of a second to import)
+def _submit(fields: Fields, job_id: str | None, server: str | None) -> str:
+    if server:
+        from .remote_submit import submit_to  # noqa: PLC0415  (most commands call no server)
 
-    return submission.submit(fields, job_id=job_id)
+        with connect(server) as connection:
+            return submit_to(connection, fields, job_id)
+    from ..services import jobs  # noqa: PLC0415  (Celery takes a third of a second to import)
+
+    record()
+    return jobs.submit(_imported(fields), job_id=job_id)
 
 
 def _accepted(job_id: str, *, as_json: bool) -> None:
     if as_json:
         print_json({"id": job_id})
     else:
-        typer.echo(f"{job_id}\nFollow it: celora status {job_id}   celora logs {job_id} -f")
+        say(f"{job_id}\nFollow it: celora status {job_id}   celora logs {job_id} -f")
+
+
+def _warn(job_id: str, server: str | None) -> None:
+    """Print the warnings that came with the submission: labels that no worker carries, a budget that is too small."""
+    with jobs_at(server) as jobs:
+        warned = [str(each["message"]) for each in jobs.events(job_id, 0) if each["level"] == "warning"]
+    for message in warned:
+        say(f"Warning: {message.rstrip('.')}.", err=True)
 
 
 def _imported(fields: Fields) -> Fields:
-    """The fields with every dataset that is a file here imported, and named by its name and version."""
+    """Import each dataset that is a file here; return the fields with its name and version in its place."""
     given: str | dict[str, str] = fields.get("eval_dataset") or {}
     held_out = {"": given} if isinstance(given, str) else given
     gate: Fields = fields.get("gate") or {}
     required = [str(gate["must_pass"])] if gate.get("must_pass") else []
     sources = [str(fields["dataset"]), *map(str, held_out.values()), *required]
-    files = {source: Path(source) for source in sources if is_file(source)}
-    for path in files.values():
-        _check(path)
     tenant = str(fields.get("tenant", "default"))
-    known = {source: _registered(path, tenant) for source, path in files.items()}
+    if get_settings().known_tenants_only:
+        with record().session(Scope.everything) as session:
+            get_tenant(session, tenant)
+    with ExitStack() as undo:
+        files = {
+            source: undo.enter_context(one_file(source, get_settings().scratch, held_out=number > 0))
+            for number, source in enumerate(sources)
+            if is_file(source)
+        }
+        for source, path in files.items():
+            check_rows(path, fields if source == sources[0] else None)
+        known = {source: _registered(path, tenant) for source, path in files.items()}
     placed = {name: known.get(str(source), str(source)) for name, source in held_out.items()}
     changed: Fields = {"dataset": known.get(str(fields["dataset"]), str(fields["dataset"]))}
     if required:
@@ -95,33 +124,38 @@ def _imported(fields: Fields) -> Fields:
     return {**fields, **changed, **({"eval_dataset": placed.get("", placed)} if placed else {})}
 
 
-def is_file(source: str) -> bool:
-    """Whether a dataset is to be read here: what is no URL, and no name of a dataset that the record knows."""
-    if is_remote(source):
-        return False
-    return Path(source).exists() or Reference.parse(source) is None or Path(source).suffix in FILES
-
-
 def _registered(path: Path, tenant: str) -> str:
-    """Import a file and return NAME@VERSION: the same content's where it has one, else the file's own name's next."""
-    sha256, uri = Artifacts(get_settings().artifacts).import_dataset(path)
-    with record().transaction() as session:
-        found = of_content(session, tenant, sha256) or register_dataset(
-            session, tenant=tenant, name=name_of(path), sha256=sha256, uri=uri, size_bytes=path.stat().st_size
+    """Import a file and return NAME@VERSION: that of the same content, else the next version of the file's own name."""
+    settings = get_settings()
+    _check_room(path, tenant)
+    sha256, uri = Artifacts(settings.artifacts).import_dataset(path, settings.prepare_file_bytes)
+    with record().transaction(Scope.of(tenant)) as session:
+        known = of_content(session, tenant, sha256)
+        found = datasets.register(
+            session,
+            tenant=tenant,
+            name=known.name if known else name_of(path),
+            sha256=sha256,
+            uri=uri,
+            size_bytes=path.stat().st_size,
+            file_name=path.name,
         )
         return f"{found.name}@{found.version}"
 
 
-def _check(path: Path) -> None:
-    """Refuse a file with a bad line here, under its own name; a large one is left to ``prepare``, which reads it too.
+def _check_room(path: Path, tenant: str) -> None:
+    """Refuse a file that its tenant has no room for, before the file is copied; content that it has needs no room.
 
     Raises:
-        DataError: It is missing, has bad lines, or no rows.
+        TenantLimitError: There is no room.
     """
-    if not path.is_file():
-        raise DataError(f"the dataset {path} is no file here.", hint="Give the path of a .jsonl file.")
-    if path.stat().st_size <= CHECKED_BYTES:
-        formats.require_good(formats.read(path))
+    with record().transaction(Scope.of(tenant)) as session:
+        if limits_of(session, tenant).storage_bytes is None:
+            return
+        with path.open("rb") as content:
+            sha256 = hashlib.file_digest(content, "sha256").hexdigest()
+        if of_content(session, tenant, sha256) is None:
+            check_storage(session, tenant, path.stat().st_size)
 
 
 submit = command(
@@ -137,5 +171,6 @@ submit = command(
             Annotated[str | None, typer.Option("--id", help="An id of your own; the same id twice is one job.")],
             None,
         ),
+        "server": (Server, None),
     },
 )

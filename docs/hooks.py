@@ -1,8 +1,8 @@
-"""What MkDocs does beside building: one source for the tree and for the site.
+"""Adapts the pages for MkDocs, so that the tree and the site have one source.
 
-Pages link to files of the repository as a reader of the tree needs them (``../deploy/README.md``). On the site a link
-to a file that is a page goes to that page, and any other file of the tree is named, not linked. ``PAGES`` are the
-documents outside docs/ that are pages as well. A link that leads nowhere stays as it is, so that a strict build fails.
+Pages link to files of the repository as a reader of the tree needs them (``../deploy/README.md``). On the site such a
+link goes to the page of the file, or becomes the plain name of a file that is no page. ``PAGES`` lists the documents
+outside docs/ that are pages as well. A broken link stays unchanged, so that a strict build fails.
 """
 
 import posixpath
@@ -14,13 +14,19 @@ from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = {"deploy/README.md": "deploy.md", "CHANGELOG.md": "changelog.md", "SECURITY.md": "security-policy.md"}
+PAGES = {
+    "deploy/README.md": "deploy.md",
+    "CHANGELOG.md": "changelog.md",
+    "SECURITY.md": "security-policy.md",
+    "CONTRIBUTING.md": "contributing.md",
+    "CODE_OF_CONDUCT.md": "code-of-conduct.md",
+}
 LINK = re.compile(r"\[(?P<words>[^\]\n]+)\]\((?!https?:|#)(?P<path>[^)#\s]+)(?P<anchor>#[^)\s]*)?\)")
 MARK = re.compile(r"^(```[a-z]+) runnable$", flags=re.MULTILINE)
 
 
 def on_files(files: Files, *, config: Any) -> Files:
-    """Add the documents that lie outside docs/."""
+    """Add the documents outside docs/."""
     for source, page in PAGES.items():
         if (ROOT / source).is_file():
             files.append(File.generated(config, page, abs_src_path=str(ROOT / source)))
@@ -28,7 +34,7 @@ def on_files(files: Files, *, config: Any) -> Files:
 
 
 def on_page_markdown(markdown: str, *, page: Page, files: Files, **_: Any) -> str:
-    """Take the word ``runnable`` out of the fences, and make links out of docs/ fit the site."""
+    """Remove the word ``runnable`` from the fences, and adapt links that lead out of docs/."""
     uri = page.file.src_uri
     source = next((source for source, name in PAGES.items() if name == uri), f"docs/{uri}")
 

@@ -1,10 +1,10 @@
-"""Runs the commands of a page: every block whose fence says ``runnable``, in order, as it stands.
+"""Runs the commands of a page: every block whose fence says ``runnable``, in order, unchanged.
 
     python docs/pages.py docs/howto/command-line.md       # in the installation that CELORA_HOME names
 
-A fence says it by its second word: ``sh runnable``, ``python runnable``. Shell blocks run in a bash of their own that
-stops at the first failure; Python blocks in this interpreter. The tests and the benchmarks that follow a page use this
-module, too; the site leaves the word out (``docs/hooks.py``).
+The word is the second of the fence: ``sh runnable``, ``python runnable``. Each shell block runs in a new bash, which
+stops at the first failure, each Python block in a new process of this interpreter. Tests and benchmarks that follow a
+page use this module, too; the site leaves the word out (``docs/hooks.py``).
 """
 
 import os
@@ -26,7 +26,7 @@ class Block:
 
     Attributes:
         language: ``sh`` or ``python``.
-        text: What stands between the fences.
+        text: The lines between the fences.
     """
 
     language: str
@@ -34,41 +34,41 @@ class Block:
 
     @property
     def name(self) -> str:
-        """The words of a comment in its first line; empty without one."""
+        """The text of a comment in the first line; empty without one."""
         first = self.text.partition("\n")[0]
         return first.removeprefix("# ").strip() if first.startswith("# ") else ""
 
     @property
     def command(self) -> list[str]:
-        """What runs it."""
+        """The command that runs the block."""
         if self.language == "python":
             return [sys.executable, "-c", self.text]
         return ["bash", "-euo", "pipefail", "-c", self.text]
 
 
 def blocks(page: str) -> list[Block]:
-    """The runnable blocks of a page, in its order."""
+    """The runnable blocks of a page, in order."""
     return [Block(found["language"], found["text"]) for found in FENCE.finditer(page)]
 
 
 def environment(home: Path, **more: str) -> dict[str, str]:
-    """Of the blocks: this home, and this interpreter's programs first."""
+    """The environment of the blocks: this home, and the programs of this interpreter first in the path."""
     programs = str(Path(sys.executable).parent)
     return {**os.environ, "CELORA_HOME": str(home), "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}", **more}
 
 
 def run(page: str, home: Path, *, folder: Path, limit_s: float = LIMIT_S, **more: str) -> Iterator[tuple[str, str]]:
-    """Run a page's blocks one after the other, each with what it printed.
+    """Run the blocks of a page one after the other, and yield each with its output.
 
     Args:
         page: The page's text.
-        home: The installation's ``CELORA_HOME``.
-        folder: Where the commands run.
+        home: The ``CELORA_HOME`` of the installation.
+        folder: The working folder of the commands.
         limit_s: Seconds that one block may take.
-        more: Further variables of their environment.
+        more: Further environment variables.
 
     Raises:
-        SystemExit: A block failed; what it said is in the message.
+        SystemExit: A block failed; its output is in the message.
     """
     for block in blocks(page):
         done = subprocess.run(
@@ -86,7 +86,7 @@ def run(page: str, home: Path, *, folder: Path, limit_s: float = LIMIT_S, **more
 
 
 def main() -> None:
-    """Run the pages of the command line in the folder where it was called."""
+    """Run the pages named on the command line in the current folder."""
     home = Path(os.environ.get("CELORA_HOME") or Path.home() / ".celora").expanduser()
     for name in sys.argv[1:]:
         for command, printed in run(Path(name).read_text(encoding="utf-8"), home, folder=Path.cwd()):

@@ -5,12 +5,12 @@
 All sentences are our own. One seed decides every row, so that the three files are the same on every machine:
 
     train.jsonl               240 rows
-    eval_combinations.jsonl    48 rows: the sentences of the training rows, but a problem never met that product
-                               before, and every order number and every name is new
-    eval_wordings.jsonl        24 rows: besides that, every sentence is worded in a way that no training row uses
+    eval_combinations.jsonl    48 rows: the sentences of the training rows, but no pair of problem and product of
+                               training, and every order number and every name is new
+    eval_wordings.jsonl        24 rows: besides that, every sentence has a wording that no training row has
 
-A row is chat messages: a short system text (the base's own default would cost more), the customer's
-words, and the answer ``problem | product | order | urgency | name``.
+A row is chat messages: a short system text (the default of the base would cost more tokens), the message of the
+customer, and the answer ``problem | product | order | urgency | name``.
 """
 
 import json
@@ -41,7 +41,7 @@ NEW_NAMES = [
 
 @dataclass(frozen=True)
 class Wordings:
-    """One stock of sentences: what a problem, an urgency and a whole message may read like."""
+    """One stock of sentences for problems, urgencies and whole messages."""
 
     problems: dict[str, list[str]]
     urgencies: dict[str, list[str]]
@@ -106,11 +106,11 @@ def rows(
     """Draw rows: every problem, urgency and message form about equally often, in a shuffled order.
 
     Args:
-        wordings: Where the sentences come from.
+        wordings: The stock of sentences.
         count: Rows to draw.
-        names: Who may sign.
-        met: Whether to draw from the pairs of problem and product that training uses, or from the others.
-        orders: Order numbers, each given out once.
+        names: Names of the customers.
+        met: Draw the pairs of problem and product that training uses (True), or the other pairs (False).
+        orders: Order numbers, each used once.
     """
     dice = random.Random(f"{SEED} {count} {met}")
     problems, urgencies = list(wordings.problems), list(wordings.urgencies)
@@ -131,7 +131,7 @@ def rows(
 
 
 def in_training(problem: str, product: str) -> bool:
-    """Whether training meets this pair: a quarter of the pairs are kept for the held-out sets."""
+    """True if training uses this pair; a quarter of the pairs are reserved for the held-out sets."""
     return (list(TRAINING.problems).index(problem) + PRODUCTS.index(product)) % 4 != 0
 
 

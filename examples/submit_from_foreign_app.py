@@ -1,4 +1,4 @@
-"""Submit from an application that has Celery and nothing of celora.
+"""Submit from an application with Celery and without celora.
 
     pip install "celery[redis]"
     . ~/.celora/celora.env                          # `celora up` wrote the URLs there

@@ -1,9 +1,9 @@
-"""Submit from a Python program that has celora installed, wait, and print what came out.
+"""Submit from a Python program with celora installed, wait, and print the result.
 
     celora up                                   # in another terminal: the whole system on this machine
     python examples/submit_from_python.py       # the base model of the demo, the demo's own rows
 
-The task id is the job id: `celora status ID`, Flower and `AsyncResult(id)` all speak of the same job.
+The task id is the job id: `celora status ID`, Flower and `AsyncResult(id)` use the same id.
 """
 
 from importlib.resources import files

@@ -1,11 +1,10 @@
-"""Champions: the adapter that a name points to, moved by compare-and-set, and the story of every move.
+"""Keeps champions: moves the adapter that a name points to by compare-and-set, and records every move.
 
-Unusual: a move and its event are one transaction with what caused it (a job's completion, a person's command), and the
-event is the outbox row of whoever is to be told. ``version`` only rises; a move names the version that it saw, 0 where
-there was no champion, and changes nothing if another one was quicker.
+Unusual: a move and its event are one transaction with their cause (a job's completion, a person's command), and the
+event is also the outbox row of the notification. ``version`` only rises; a move names the version that it expects, 0
+where there was no champion, and changes nothing if another move was quicker.
 """
 
-import difflib
 import re
 from datetime import timedelta
 from typing import Any
@@ -13,20 +12,22 @@ from typing import Any
 from sqlalchemy import or_, select, update
 from sqlalchemy.orm import Session
 
-from ..settings.errors import NotFoundError, SettingsError
-from . import history
-from .champion_tables import Champion, ChampionEvent
+from ..errors import NotFoundError, SettingsError, did_you_mean
+from . import queries
 from .database import now
-from .gate import CHAMPION_PATTERN
-from .journal import event, inserter
-from .tables import Adapter, Job
+from .events import record_event
+from .notifications.notices import Notice, queue_notice
+from .promotion_gate import CHAMPION_PATTERN
+from .rows import upsert_insert
+from .tables import Adapter, Champion, ChampionEvent, Job
+from .tables.types import JsonObject
 
 PROMOTED, BY_HAND, ROLLED_BACK, KEPT = "promoted", "promoted_by_hand", "rolled_back", "kept"
 MOVES = (PROMOTED, BY_HAND, ROLLED_BACK)
 
 
 def check_name(name: str) -> str:
-    """The name itself.
+    """Return the name if it can be a champion's name.
 
     Raises:
         SettingsError: It can't be a champion's name.
@@ -40,12 +41,12 @@ def check_name(name: str) -> str:
 
 
 def find(session: Session, tenant: str, name: str) -> Champion | None:
-    """The champion of that name, as it is in the database now; None while nobody is."""
+    """Find the champion of that name, as it is in the database now; None while there is none."""
     return session.get(Champion, (tenant, name), populate_existing=True)
 
 
 def get(session: Session, tenant: str, name: str) -> Champion:
-    """The champion of that name.
+    """Return the champion of that name.
 
     Raises:
         NotFoundError: There is none; the message names the nearest.
@@ -54,15 +55,14 @@ def get(session: Session, tenant: str, name: str) -> Champion:
     if found is not None:
         return found
     names = list(session.scalars(select(Champion.name).where(Champion.tenant == tenant)))
-    near = difflib.get_close_matches(name, names, n=1)
     raise NotFoundError(
-        f"there is no champion {name}" + (f"; did you mean {near[0]}?" if near else "."),
+        f"there is no champion {name}" + did_you_mean(name, names),
         hint="See `celora champion list`; a job names what it competes for with --champion NAME.",
     )
 
 
-def listed(session: Session, *, tenant: str | None = None) -> list[dict[str, Any]]:
-    """Every champion: name, tenant, version, since, and its job and adapter."""
+def listed(session: Session, *, tenant: str | None = None) -> list[JsonObject]:
+    """List every champion: name, tenant, version, since, and its job and adapter."""
     wanted = select(Champion, Adapter).join(Adapter, Adapter.id == Champion.job_id)
     if tenant is not None:
         wanted = wanted.where(Champion.tenant == tenant)
@@ -70,8 +70,8 @@ def listed(session: Session, *, tenant: str | None = None) -> list[dict[str, Any
     return [shown(champion, adapter) for champion, adapter in rows]
 
 
-def shown(champion: Champion, adapter: Adapter) -> dict[str, Any]:
-    """A champion as people and programs see it."""
+def shown(champion: Champion, adapter: Adapter) -> JsonObject:
+    """Return the facts about a champion that people and programs see."""
     return {
         "name": champion.name,
         "tenant": champion.tenant,
@@ -87,20 +87,20 @@ def shown(champion: Champion, adapter: Adapter) -> dict[str, Any]:
 
 
 def events_of(session: Session, tenant: str, name: str, limit: int = 100) -> list[ChampionEvent]:
-    """What happened to a champion, the newest first; who challenged in vain is there too."""
+    """List the events of a champion, the newest first; they include challengers that did not pass."""
     mine = (ChampionEvent.tenant == tenant, ChampionEvent.name == name)
     rows = select(ChampionEvent).where(*mine).order_by(ChampionEvent.id.desc()).limit(limit)
     return list(session.scalars(rows))
 
 
 def resolve(session: Session, words: str, tenant: str = "default") -> tuple[Job, str]:
-    """The job that somebody means: a champion's name, else an adapter's name, else a job's id or how it begins.
+    """Find the job that words name: a champion's name, else an adapter's name, else a job's id or its beginning.
 
     Returns:
         The job, and in words how it was found: ``champion support-bot, version 3``, ``adapter …`` or ``job …``.
 
     Raises:
-        NotFoundError: It is none of them.
+        NotFoundError: The words name none of them.
     """
     named = find(session, tenant, words)
     if named is not None:
@@ -110,7 +110,7 @@ def resolve(session: Session, words: str, tenant: str = "default") -> tuple[Job,
     if adapter is not None:
         return session.get_one(Job, adapter), f"adapter {words}: job {adapter}"
     try:
-        job = history.find(session, words)
+        job = queries.find(session, words)  # an id is unique in the installation, so it needs no tenant
     except NotFoundError as error:
         raise NotFoundError(
             f"{words} is no champion of {tenant}, no adapter's name and no job ({error.message.removesuffix('.')}).",
@@ -128,21 +128,21 @@ def move(
     expected: int,
     kind: str,
     reason: str,
-    figures: dict[str, Any] | None = None,
+    figures: JsonObject | None = None,
     by: str = "",
 ) -> ChampionEvent | None:
-    """Point a name to a job's adapter, if its version is still the expected one; None if somebody was quicker.
+    """Point a name to a job's adapter, if its version is still the expected one; None if another move was first.
 
     Args:
         session: An open session; the caller commits.
-        tenant: Whose name it is.
-        name: Of the champion.
+        tenant: The tenant that owns the name.
+        name: The champion's name.
         job_id: A job of that tenant with a published adapter.
         expected: The version that was seen; 0 where there was no champion.
         kind: One of ``MOVES``.
-        reason: Why, in words and numbers.
+        reason: The reason, in words and numbers.
         figures: The numbers.
-        by: Who, where it was a person.
+        by: The person who moved it; empty where no person did.
     """
     at = now(session)
     before = find(session, tenant, name)
@@ -158,31 +158,38 @@ def move(
             .execution_options(synchronize_session=False)
         )
     else:
-        first = inserter(session)(Champion).values(tenant=tenant, name=name, **values)
+        first = upsert_insert(session, Champion).values(tenant=tenant, name=name, **values)
         moved = session.scalar(
             first.on_conflict_do_nothing(index_elements=["tenant", "name"]).returning(Champion.version)
         )
     if moved is None:
         return None
     what = f"{kind.replace('_', ' ')}: champion {name}, version {moved}: {reason}"
-    _tell_job(session, job_id, kind, what)
+    _record_for_job(session, job_id, kind, what)
     if dethroned and dethroned != job_id:
-        _tell_job(session, dethroned, "dethroned", f"no longer champion {name}: {job_id} is, since version {moved}")
-    about: dict[str, Any] = {"tenant": tenant, "name": name, "job_id": job_id, "reason": reason, "figures": figures}
+        _record_for_job(
+            session, dethroned, "dethroned", f"no longer champion {name}: {job_id} is, since version {moved}"
+        )
+    told: JsonObject = {"name": name, "job_id": job_id, "version": moved, "kind": kind, "before": dethroned}
+    queue_notice(session, Notice.CHAMPION, tenant, name, facts={**told, "reason": reason})
+    about: JsonObject = {"tenant": tenant, "name": name, "job_id": job_id, "reason": reason, "figures": figures}
     return _write(session, **about, kind=kind, version=moved, before=dethroned, by=by, at=at)
 
 
-def settle(session: Session, job: Job, challenge: dict[str, Any]) -> None:
-    """Write down how a job's challenge ended, and move the champion if it passed; part of the job's completion.
+def settle(session: Session, job: Job, challenge: JsonObject) -> ChampionEvent | None:
+    """Record the result of a job's challenge, and move the champion if it passed; part of the job's completion.
 
     Args:
         session: An open session.
-        job: The job, whose adapter is in the record; its summary learns the outcome.
+        job: The job, whose adapter is in the record; the outcome is written into its summary.
         challenge: ``name``, ``expected`` (version), ``promote``, ``reason``, ``figures``, ``against`` (a job or None).
+
+    Returns:
+        The promotion; None where the champion stays.
     """
-    outcome = dict(challenge)
+    outcome, moved = dict(challenge), None
     name, reason = str(challenge["name"]), str(challenge["reason"])
-    about: dict[str, Any] = {"tenant": job.tenant, "name": name, "job_id": job.id, "reason": reason}
+    about: JsonObject = {"tenant": job.tenant, "name": name, "job_id": job.id, "reason": reason}
     about["figures"] = challenge.get("figures")
     if challenge["promote"]:
         moved = move(session, **about, expected=int(challenge["expected"]), kind=PROMOTED)
@@ -190,19 +197,20 @@ def settle(session: Session, job: Job, challenge: dict[str, Any]) -> None:
             outcome["promote"] = False
             outcome["reason"] = f"it passed ({reason}), but champion {name} changed in that moment"
     if not outcome["promote"]:
-        told = str(outcome["reason"])
-        _tell_job(session, job.id, KEPT, f"kept: champion {name} stays as it is: {told}")
-        about |= {"reason": told, "version": int(challenge["expected"]), "before": challenge.get("against")}
+        why = str(outcome["reason"])
+        _record_for_job(session, job.id, KEPT, f"kept: champion {name} stays as it is: {why}")
+        about |= {"reason": why, "version": int(challenge["expected"]), "before": challenge.get("against")}
         at = now(session)
         _write(session, **about, kind=KEPT, at=at, told_at=at)
     if job.summary is not None:
         shown_ = {key: outcome.get(key) for key in ("name", "promote", "reason", "figures", "against", "stale")}
         job.summary = {**job.summary, "champion": shown_}
     session.flush()
+    return moved
 
 
 def previous(session: Session, champion: Champion) -> str | None:
-    """Whom a roll-back goes to: who was champion before the present one became it; None before the first.
+    """Return the job that a roll-back restores: the champion before the present one; None before the first.
 
     A roll-back itself does not count, so that two in a row go back two champions.
     """
@@ -216,22 +224,22 @@ def previous(session: Session, champion: Champion) -> str | None:
     return session.scalar(newest)
 
 
-def was(session: Session, tenant: str, name: str, job_id: str) -> bool:
-    """Whether a job is or ever was the champion of that name."""
+def was_ever_champion(session: Session, tenant: str, name: str, job_id: str) -> bool:
+    """Return whether a job is or ever was the champion of that name."""
     mine = (ChampionEvent.tenant == tenant, ChampionEvent.name == name, ChampionEvent.job_id == job_id)
     moved = select(ChampionEvent.id).where(*mine, ChampionEvent.kind.in_(MOVES)).limit(1)
     return session.scalar(moved) is not None
 
 
-def owed(session: Session, *, again_after: int = 3) -> list[int]:
-    """The changes that were not told yet, and that nobody is telling now; the oldest first."""
+def pending_notifications(session: Session, *, again_after: int = 3) -> list[int]:
+    """List the changes of champions that have no notification yet and no claim on it, the oldest first."""
     free = or_(ChampionEvent.claimed_until.is_(None), ChampionEvent.claimed_until < now(session))
     open_ = (ChampionEvent.told_at.is_(None), ChampionEvent.attempts < again_after)
     return list(session.scalars(select(ChampionEvent.id).where(*open_, free).order_by(ChampionEvent.id)))
 
 
-def claim(session: Session, event_id: int, for_s: float) -> ChampionEvent | None:
-    """Take it upon oneself to tell a change within ``for_s`` seconds; None if it was told, or another is at it."""
+def claim_notification(session: Session, event_id: int, for_s: float) -> ChampionEvent | None:
+    """Claim the notification of a change for ``for_s`` seconds; None if it was made or is claimed by another."""
     at = now(session)
     free = or_(ChampionEvent.claimed_until.is_(None), ChampionEvent.claimed_until < at)
     return session.scalars(
@@ -243,9 +251,9 @@ def claim(session: Session, event_id: int, for_s: float) -> ChampionEvent | None
     ).one_or_none()
 
 
-def told(session: Session, event_id: int, fault: str | None = None) -> None:
-    """A change was told, or its telling failed and waits until the claim is over for the next try."""
-    values: dict[str, Any] = {"fault": fault} if fault else {"fault": None, "told_at": now(session)}
+def mark_notified(session: Session, event_id: int, fault: str | None = None) -> None:
+    """Mark a change as notified, or record the fault; after a fault the next try waits until the claim is over."""
+    values: JsonObject = {"fault": fault} if fault else {"fault": None, "told_at": now(session)}
     session.execute(
         update(ChampionEvent)
         .where(ChampionEvent.id == event_id)
@@ -261,7 +269,7 @@ def _write(session: Session, **columns: Any) -> ChampionEvent:
     return row
 
 
-def _tell_job(session: Session, job_id: str, kind: str, message: str) -> None:
+def _record_for_job(session: Session, job_id: str, kind: str, message: str) -> None:
     job = session.get(Job, job_id)
     if job is not None:
-        event(session, job_id, job.attempt, "info", kind, message, {})
+        record_event(session, job_id, job.attempt, "info", kind, message, {})

@@ -1,113 +1,187 @@
-"""What all tables are made of: the base class, and column types that hold the same in both databases.
+"""Defines typed models of the JSON columns of a job's row.
 
-Every time is timezone-aware UTC (a naive one is refused, and SQLite's are read back as aware), text is made storable in
-both databases (PostgreSQL takes no NUL), and JSON never holds NaN.
+A stage writes the trainer's own result into its column, and these models read the columns back. They ignore fields that
+a newer version wrote, and a field that came later has a default, so that rows of every version can be read. The models
+here are light: every command loads them. ``jobs.stage_results`` has the results of stages in full.
 """
 
-from collections.abc import Iterable
-from datetime import UTC, datetime
-from enum import StrEnum
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, Literal, Self
 
-from sqlalchemy import JSON, DateTime, Enum, Float, ForeignKey, MetaData, String, Text
-from sqlalchemy.engine import Dialect
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
-from sqlalchemy.types import TypeDecorator, TypeEngine
+from pydantic import BaseModel, ConfigDict, Field
 
-from .states import Reason, Stage, Status
+from ..storage.json_values import JsonObject
 
-JsonObject = dict[str, Any]
+if TYPE_CHECKING:  # a program without a record reads these models, too
+    from .tables import Job
 
 
-class UtcDateTime(TypeDecorator[datetime]):
-    """A timezone-aware UTC time, in both databases."""
+class StoredModel(BaseModel):
+    """A model of a JSON column."""
 
-    impl = DateTime(timezone=True)
-    cache_ok = True
+    model_config = ConfigDict(extra="ignore", frozen=True)
 
-    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        """Refuse a naive time; SQLite, which keeps no zone, gets the UTC wall clock."""
-        if value is None:
+    @classmethod
+    def read(cls, column: JsonObject | None) -> Self | None:
+        """Read a column; None where it is empty."""
+        return None if column is None else cls.model_validate(column)
+
+
+class TrainingFacts(StoredModel):
+    """The facts of a training that its start reports, and that its result repeats."""
+
+    trainable_parameters: int | None = None
+    total_parameters: int | None = None
+    train_loss: float | None = None
+
+    @property
+    def trainable_share(self) -> float | None:
+        """The part of all weights that is trained."""
+        if self.trainable_parameters is None or not self.total_parameters:
             return None
-        if value.tzinfo is None:
-            raise ValueError(f"{value!r} is naive; the record takes timezone-aware times only")
-        aware = value.astimezone(UTC)
-        return aware.replace(tzinfo=None) if dialect.name == "sqlite" else aware
-
-    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002  (the signature is SQLAlchemy's)
-        """Give the zone back to SQLite's times."""
-        if value is None:
-            return None
-        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+        return self.trainable_parameters / self.total_parameters
 
 
-class Words(TypeDecorator[str]):
-    """Text from anywhere: NUL and lone surrogates, which a database refuses, become U+FFFD."""
+class BaseIdentity(StoredModel):
+    """The name and the revision of the column ``base``: equal identities are equal weights."""
 
-    impl = Text
-    cache_ok = True
-
-    def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:  # noqa: ARG002  (the signature is SQLAlchemy's)
-        """Make the text storable."""
-        if value is None:
-            return None
-        whole = value.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
-        return whole.replace("\x00", "\N{REPLACEMENT CHARACTER}")
+    name: str = ""
+    revision: str = ""
 
 
-class FiniteJson(TypeDecorator[Any]):
-    """JSON without NaN and infinities: they become null, since JSON has none."""
+class Compared(StoredModel):
+    """The champion that an evaluation measured a challenger against."""
 
-    impl = JSON(none_as_null=True)
-    cache_ok = True
-
-    def process_bind_param(self, value: Any, dialect: Dialect) -> Any:  # noqa: ARG002  (the signature is SQLAlchemy's)
-        """Replace what JSON can't say."""
-        return _finite(value)
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, float):
-        return value if value - value == 0 else None
-    if isinstance(value, dict):
-        return {str(key): _finite(item) for key, item in value.items()}  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
-    if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]  # pyright: ignore[reportUnknownVariableType]
-    return value
+    name: str
+    version: int = 0
+    job: str | None = None
+    compared: bool = False
+    reason: str = ""
 
 
-def _values(members: Iterable[StrEnum]) -> list[str]:
-    return [member.value for member in members]
+class Evaluated(StoredModel):
+    """The column ``evaluation``: the result of ``evaluate`` without its metrics, which have a column of their own."""
+
+    uri: str = Field("", description="folder with rows.<set>.jsonl; empty where only the served base was measured")
+    samples: list[dict[str, str]] = Field(default_factory=list[dict[str, str]])
+    checks: list[JsonObject] = Field(default_factory=list[JsonObject])
+    servable: JsonObject = Field(default_factory=dict[str, Any])
+    metrics_version: int = Field(1, description="of the measures' meaning")
+    champion: Compared | None = None
+    serving: dict[str, JsonObject] = Field(default_factory=dict[str, JsonObject])
 
 
-def _words_of(kind: type[StrEnum]) -> Enum:
-    return Enum(kind, native_enum=False, length=16, values_callable=_values)
+class Outcome(StoredModel):
+    """The entry ``champion`` of the column ``summary``: the gate's decision about a job."""
+
+    name: str
+    promote: bool
+    reason: str
+    figures: JsonObject | None = None
+    against: str | None = None
+    stale: bool | None = None
 
 
-class Table(DeclarativeBase):
-    """What all tables share: the constraints' names (so that migrations can speak of them) and the column types."""
+class JobError(StoredModel):
+    """The column ``error``: the reason why a job failed."""
 
-    metadata = MetaData(
-        naming_convention={
-            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
-            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
-            "ck": "ck_%(table_name)s_%(constraint_name)s",
-            "fk": "fk_%(table_name)s_%(column_0_name)s_%(referred_table_name)s",
-            "pk": "pk_%(table_name)s",
-        }
-    )
-    type_annotation_map: ClassVar[dict[Any, type[TypeEngine[Any]] | TypeEngine[Any]]] = {
-        str: Words(),
-        datetime: UtcDateTime(),
-        float: Float(53),
-        JsonObject: FiniteJson(),
-        list[str]: FiniteJson(),
-        Status: _words_of(Status),
-        Stage: _words_of(Stage),
-        Reason: _words_of(Reason),
-    }
+    code: str = "internal"
+    message: str = ""
+    hint: str = ""
+    stage: str = ""
+    log_tail: str = ""
+    facts: JsonObject = Field(default_factory=dict[str, Any])
 
 
-def job_key(*, primary: bool = False) -> Mapped[str]:
-    """The column of a row that belongs to a job and goes with it."""
-    return mapped_column(String(64), ForeignKey("job.id", ondelete="CASCADE"), primary_key=primary)
+DEVICE_S = "device_s"
+
+
+class Progress(StoredModel):
+    """The column ``progress``: the last report of a running stage.
+
+    ``device_s`` is there where several jobs use the device at once: the seconds that are this stage's share.
+    """
+
+    phase: str | None = None
+    loss: float | None = None
+    tokens_per_s: float | None = None
+    eta_s: float | None = None
+    gpu_memory_bytes: int | None = None
+    gpu_utilisation: float | None = None
+    device_s: float | None = None
+
+
+def error_of(job: "Job") -> JobError:
+    """Read the error of a failed job; an empty one, of code ``internal``, where the row has none."""
+    return JobError.read(job.error) or JobError()
+
+
+def request_of(job: "Job") -> JsonObject:
+    """Read the Celery request of the job's caller; empty for a job that no message submitted."""
+    return job.request or {}
+
+
+def faults_of(job: "Job") -> dict[str, int]:
+    """Read the number of the job's errors by code."""
+    return job.faults or {}
+
+
+def outcome_of(job: "Job") -> Outcome | None:
+    """Read the gate's decision about the job; None where it competed for no champion, or is not judged yet."""
+    return Outcome.read(job.summary.get("champion")) if job.summary is not None else None
+
+
+def rival_of(job: "Job") -> Compared | None:
+    """Read the champion that the evaluation compared the job with; None without an evaluation or a champion."""
+    found = Evaluated.read(job.evaluation)
+    return found.champion if found is not None else None
+
+
+def serving_of(job: "Job") -> dict[str, JsonObject]:
+    """Read the evaluations of the adapter as it is served, by the dtype of the base."""
+    found = Evaluated.read(job.evaluation)
+    return found.serving if found is not None else {}
+
+
+def measured_sets(job: "Job") -> dict[str, JsonObject]:
+    """Read the metrics of the job by held-out set, the deciding set first; empty before its evaluation."""
+    sets: dict[str, JsonObject] = job.metrics.get("sets") or {} if job.metrics is not None else {}
+    return sets
+
+
+def receipt_sets(job: "Job") -> dict[str, JsonObject]:
+    """Read the facts of the job's prepared sets by name from the receipt of its data."""
+    receipt: JsonObject = job.prepared.get("receipt") or {} if job.prepared is not None else {}
+    return receipt.get("sets") or {}
+
+
+def max_length_of(job: "Job") -> int | None:
+    """Return the tokens of the longest row that the job trains on; None while unknown."""
+    known: JsonObject = job.resolved or job.prepared or {}
+    return known.get("max_length")
+
+
+def quantization_of(job: "Job") -> Literal["nf4", "none"] | None:
+    """Return the quantization of the base that the job trained on; None before its training."""
+    return job.resolved["quantization"] if job.resolved is not None else None
+
+
+def training_facts(*sources: JsonObject | None) -> TrainingFacts:
+    """Merge the facts of a training from an event and a result; a later source takes precedence."""
+    merged: JsonObject = {}
+    for source in sources:
+        merged |= source or {}
+    return TrainingFacts.model_validate(merged)
+
+
+def evaluated_of(job: "Job") -> Evaluated:
+    """Read the result of the job's evaluation.
+
+    Raises:
+        ValueError: The job was not evaluated yet.
+    """
+    return Evaluated.model_validate(job.evaluation)
+
+
+def base_identity(job: "Job") -> BaseIdentity:
+    """Read the identity of the job's base; an empty one before the job is prepared."""
+    return BaseIdentity.read(job.base) or BaseIdentity()

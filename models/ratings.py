@@ -1,23 +1,32 @@
-"""What people preferred: choices between two answers that were shown blind, and how many fell on each side."""
+"""Stores people's choices between two answers that were shown blind, and counts them."""
 
 import hashlib
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import func, or_, select
+from sqlalchemy import String, bindparam, func, or_, select
 from sqlalchemy.orm import Session
 
-from .champion_tables import Rating
 from .database import now
-from .journal import inserter
+from .rows import upsert_insert
+from .scope.session import KEPT
+from .tables import Rating
 
 BASE = "base"
-"""In the place of a job: the bare base model."""
+"""The name of the bare base model, in the place of a job's id."""
+
+_JOB_ID = bindparam("job_id", type_=String())
+_RIVALS = (
+    select(Rating.one, Rating.other)
+    .where(Rating.tenant == bindparam("tenant", type_=String()), or_(Rating.one == _JOB_ID, Rating.other == _JOB_ID))
+    .distinct()
+    .execution_options(**{KEPT: True})
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Votes:
-    """How often each of two was preferred."""
+    """The number of times that each of two answers was preferred."""
 
     wins: int
     losses: int
@@ -25,7 +34,7 @@ class Votes:
 
     @property
     def decided(self) -> int:
-        """Choices that fell on one of the two."""
+        """The number of choices that preferred one of the two."""
         return self.wins + self.losses
 
 
@@ -40,17 +49,17 @@ def rate(
     prompt: str,
     by: str,
 ) -> None:
-    """Write a choice down; the same person's earlier choice about the same two and the same prompt is replaced.
+    """Record a choice; the same person's earlier choice about the same two and the same prompt is replaced.
 
     Args:
         session: An open session.
-        tenant: Whose jobs they are.
+        tenant: The tenant that owns the jobs.
         first: A job (or ``base``) and its answer.
-        second: The other one and its answer.
+        second: The other job and its answer.
         choice: 0 for the first, 1 for the second, None for neither.
-        held_out: The set that the prompt is of.
-        prompt: What both answered.
-        by: Who chose.
+        held_out: The held-out set that contains the prompt.
+        prompt: The prompt that both answered.
+        by: The person who chose.
     """
     one, other = sorted((first, second))
     chosen = "neither" if choice is None else "one" if (first, second)[choice] == one else "other"
@@ -67,7 +76,7 @@ def rate(
         "by": by,
         "at": now(session),
     }
-    insert = inserter(session)(Rating).values({getattr(Rating, name): value for name, value in values.items()})
+    insert = upsert_insert(session, Rating).values({getattr(Rating, name): value for name, value in values.items()})
     renewed = {name: insert.excluded[name] for name in ("held_out", "answer_one", "answer_other", "choice", "at")}
     session.execute(
         insert.on_conflict_do_update(
@@ -77,7 +86,7 @@ def rate(
 
 
 def votes(session: Session, tenant: str, job_id: str, rival: str) -> Votes:
-    """How often people preferred a job's answers to a rival's (a job's or ``base``)."""
+    """Count how often people preferred a job's answers to those of a rival (a job or ``base``)."""
     one, other = sorted((job_id, rival))
     mine = (Rating.tenant == tenant, Rating.one == one, Rating.other == other)
     rows = session.execute(select(Rating.choice, func.count()).where(*mine).group_by(Rating.choice))
@@ -86,18 +95,17 @@ def votes(session: Session, tenant: str, job_id: str, rival: str) -> Votes:
     return Votes(count.get(ours, 0), count.get(theirs, 0), count.get("neither", 0))
 
 
-def rated(session: Session, tenant: str, job_id: str, rival: str, by: str) -> set[str]:
-    """The prompts about which somebody chose between the two already."""
+def rated_prompts(session: Session, tenant: str, job_id: str, rival: str, by: str) -> set[str]:
+    """Return the prompts for which a person has chosen between the two already."""
     one, other = sorted((job_id, rival))
     mine = (Rating.tenant == tenant, Rating.one == one, Rating.other == other, Rating.by == by)
     return set(session.scalars(select(Rating.prompt).where(*mine)))
 
 
 def of_job(session: Session, tenant: str, job_id: str) -> list[dict[str, Any]]:
-    """What people preferred between a job and each rival that it was rated against: ``against`` and the votes."""
-    mine = (Rating.tenant == tenant, or_(Rating.one == job_id, Rating.other == job_id))
+    """List people's choices between a job and each rival that it was rated against: ``against`` and the votes."""
     rivals: set[str] = set()
-    for one, other in session.execute(select(Rating.one, Rating.other).where(*mine).distinct()):
+    for one, other in session.execute(_RIVALS, {"tenant": tenant, "job_id": job_id}):
         rivals.add(str(other if one == job_id else one))
     found = [(rival, votes(session, tenant, job_id, rival)) for rival in sorted(rivals)]
     return [

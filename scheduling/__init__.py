@@ -1,1 +1,1 @@
-"""Pure policy: which job next, where, why not yet; which failure gets which rule."""
+"""Decides, by pure functions, which job runs next, where, and why not yet; and which failure gets which rule."""

@@ -1,7 +1,7 @@
-"""What becomes of a slot: which of those that passed are run, and what happens while the run before is not over.
+"""Decides which due times of a schedule become runs, and what a run does while the run before it is unfinished.
 
-Pure. A slot that is late by no more than ``late_s`` is on time; an older one was missed, since nobody looked. Missed
-slots never run one by one: once for all of them, or not at all.
+The functions are pure. A time that is late by no more than ``late_s`` is on time; an older time was missed, since no
+round ran. Missed runs never happen one by one: one run stands for all of them, or none happens.
 """
 
 from dataclasses import dataclass
@@ -9,21 +9,21 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from itertools import islice
 
-from .calendar import Rhythm, between, newest
+from .cron import Rhythm, between, newest
 
 COUNTED = 1000
-"""Missed slots are counted up to here."""
+"""Missed runs are counted up to this number."""
 
 
 class Missed(StrEnum):
-    """What becomes of slots that nobody looked for in time."""
+    """The rule for runs that no scheduling round handled in time."""
 
     RUN_ONCE = "run-once"
     SKIP = "skip"
 
 
 class Overlap(StrEnum):
-    """What becomes of a slot while the schedule's last job is not over."""
+    """The rule for a run that is due while the schedule's last job is unfinished."""
 
     SKIP = "skip"
     QUEUE = "queue"
@@ -31,7 +31,7 @@ class Overlap(StrEnum):
 
 
 class Before(StrEnum):
-    """Where the schedule's last job stands: over, not begun yet, or at work."""
+    """The state of the schedule's last job: ended, not begun, or running."""
 
     OVER = "over"
     WAITING = "waiting"
@@ -39,7 +39,7 @@ class Before(StrEnum):
 
 
 class Step(StrEnum):
-    """What is done with a slot."""
+    """The step to take with a run."""
 
     SUBMIT = "submit"
     WAIT = "wait"
@@ -49,7 +49,7 @@ class Step(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gap:
-    """Slots that were missed: the first, the last, and how many (up to ``COUNTED``)."""
+    """Missed runs: the time of the first and of the last, and their number (up to ``COUNTED``)."""
 
     first: datetime
     last: datetime
@@ -57,34 +57,34 @@ class Gap:
 
     def __str__(self) -> str:
         many = f"more than {COUNTED:,}" if self.count > COUNTED else f"{self.count:,}"
-        slots = "slot was" if self.count == 1 else "slots were"
-        return f"{many} {slots} missed from {self.first:%Y-%m-%d %H:%M:%S} to {self.last:%Y-%m-%d %H:%M:%S} UTC"
+        runs = "run was" if self.count == 1 else "runs were"
+        return f"{many} {runs} missed from {self.first:%Y-%m-%d %H:%M:%S} to {self.last:%Y-%m-%d %H:%M:%S} UTC"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Due:
-    """What a look at the clock finds.
+    """The due times of a schedule at a moment.
 
     Attributes:
-        slots: The slots to run, in order; the first one stands for the missed ones where they run once.
-        gap: What was missed.
-        next_slot: The first slot that is not due yet; None if none will come.
+        times: The times to run, in order; where missed runs happen once, the first time stands for all of them.
+        gap: The missed runs; None if none was missed.
+        next_time: The first time that is not due yet; None if none will come.
     """
 
-    slots: tuple[datetime, ...]
+    times: tuple[datetime, ...]
     gap: Gap | None
-    next_slot: datetime | None
+    next_time: datetime | None
 
 
-def look(rhythm: Rhythm, last: datetime, now: datetime, *, late_s: float, missed: Missed) -> Due:
-    """The slots after ``last`` that are due.
+def find_due(rhythm: Rhythm, last: datetime, now: datetime, *, late_s: float, missed: Missed) -> Due:
+    """Finds the times after ``last`` that are due.
 
     Args:
-        rhythm: When the schedule is due.
-        last: The last slot that was dealt with.
-        now: The clock.
-        late_s: Seconds by which a slot may be late.
-        missed: What becomes of older ones.
+        rhythm: The times of the schedule.
+        last: The last time that a round handled.
+        now: The present time.
+        late_s: Seconds by which a run may be late.
+        missed: The rule for older times.
     """
     limit = max(last, now - timedelta(seconds=late_s))
     on_time = tuple(between(rhythm, limit, now))
@@ -96,16 +96,16 @@ def look(rhythm: Rhythm, last: datetime, now: datetime, *, late_s: float, missed
     if gap is not None and missed is Missed.RUN_ONCE and not on_time:
         on_time = (gap.last,)
     following = next(between(rhythm, now, datetime.max.replace(tzinfo=now.tzinfo)), None)
-    return Due(slots=on_time, gap=gap, next_slot=following)
+    return Due(times=on_time, gap=gap, next_time=following)
 
 
-def step(overlap: Overlap, before: Before, *, queue: bool) -> Step:
-    """What to do with a slot.
+def choose_step(overlap: Overlap, before: Before, *, queue: bool) -> Step:
+    """Chooses the step to take with a run.
 
     Args:
-        overlap: What the schedule wants.
-        before: Where its last job stands.
-        queue: Whether earlier slots wait for their turn.
+        overlap: The schedule's rule.
+        before: The state of its last job.
+        queue: True if earlier runs wait for their turn.
     """
     if before is Before.OVER and not queue:
         return Step.SUBMIT

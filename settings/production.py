@@ -1,42 +1,26 @@
-"""What ``CELORA_PROFILE=production`` refuses: servers without a password, and passwords that anybody would try first.
+"""Refuses, under ``CELORA_PROFILE=production``, servers without a password and passwords that are easily guessed.
 
 Each secret is judged where it is used (the app for the broker, ``get_database`` for the record, Flower for its login),
-so that a part is not refused for a secret that it doesn't need. A unix socket needs no password: its folder is the
-guard.
+so that a process is not refused for a secret that it does not need. A unix socket needs no password: the permissions of
+its folder protect it.
 """
 
 import os
 from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
 
-from .errors import SettingsError
+from ..errors import SettingsError
 from .settings import Settings
 
 SHORTEST = 12
-KNOWN = frozenset(
-    {
-        *("admin", "administrator", "broker", "celora", "celorapassword", "changeit", "changeme", "default", "example"),
-        *(
-            "flower",
-            "guest",
-            "grafana",
-            "letmein",
-            "mysecretpassword",
-            "password",
-            "passwort",
-            "postgres",
-            "postgresql",
-        ),
-        *("qwerty", "redis", "root", "secret", "test", "valkey"),
-    }
-)
-"""Passwords of examples and of packages; one of them with digits or signs behind it counts as well."""
+EXAMPLES = frozenset({"password", "another_password", "broker_password", "database_password"})
+"""The passwords of the examples in our own documents and deploy files, in lower case; a test compares."""
 
 
 def require_broker(settings: Settings, *urls: str) -> None:
     """Refuse brokers and result backends without a good password; nothing is refused outside of production.
 
     Raises:
-        SettingsError: Names the URL's server and what to do.
+        SettingsError: A password is weak or missing; the message names the URL's server, the hint the next step.
     """
     if settings.profile != "production":
         return
@@ -45,10 +29,10 @@ def require_broker(settings: Settings, *urls: str) -> None:
 
 
 def require_database(settings: Settings) -> None:
-    """Refuse a record that was not named, or a server without a good password.
+    """Refuse a record that no setting names, or a server without a good password.
 
     Raises:
-        SettingsError: Says which, and what to do.
+        SettingsError: The record is refused; the message gives the reason, the hint the next step.
     """
     if settings.profile != "production":
         return
@@ -61,14 +45,14 @@ def require_database(settings: Settings) -> None:
 
 
 def require_login(settings: Settings, login: str) -> None:
-    """Refuse a Flower without a login of its own, or with one that anybody would try.
+    """Refuse a Flower without a login of its own, or with one that is easily guessed.
 
     Args:
-        settings: Of the installation.
+        settings: The installation's settings.
         login: ``user:password``, as in ``CELORA_FLOWER_AUTH``; empty where it is not set.
 
     Raises:
-        SettingsError: Says what is wrong with it.
+        SettingsError: The login is refused; the message gives the reason.
     """
     if settings.profile != "production":
         return
@@ -82,11 +66,15 @@ def require_login(settings: Settings, login: str) -> None:
 
 
 def weakness(password: str, user: str = "") -> str:
-    """What is wrong with a password, as the end of a sentence; empty where nothing is."""
+    """Describe the weakness of a password, as the end of a sentence; empty where it has none.
+
+    A password is weak when it is short, the user's own name, or one of our examples. A list of common passwords would
+    never be complete; the length rules out most of them.
+    """
     plain = unquote(password)
     if not plain:
         return "has no password"
-    if plain == user or plain.lower().rstrip("0123456789!?._-") in KNOWN:
+    if plain.lower() == user.lower() or plain.lower() in EXAMPLES:
         return "has a password that anybody would try first"
     if len(plain) < SHORTEST:
         return f"has a password of fewer than {SHORTEST} letters"
@@ -108,13 +96,13 @@ def _judge(url: str, what: str, example: str) -> None:
 
 
 def _is_local(parts: SplitResult) -> bool:
-    """Whether the URL leads to a file or a unix socket."""
+    """Return whether the URL names a file or a unix socket."""
     host = parse_qs(parts.query).get("host", [""])[0]
     socket = parts.scheme.endswith(("+socket", "unix")) or host.startswith("/") or unquote(parts.netloc).startswith("/")
     return socket or parts.scheme.partition("+")[0] in ("sqlite", "file")
 
 
 def _is_proven(parts: SplitResult) -> bool:
-    """Whether PostgreSQL is told who asks by a password file, a certificate or a service of libpq."""
+    """Return whether a password file, a certificate or a service of libpq identifies celora to PostgreSQL."""
     named = set(parse_qs(parts.query)) & {"passfile", "sslcert", "service"}
     return bool(named or {"PGPASSFILE", "PGSSLCERT", "PGSERVICE"} & set(os.environ))

@@ -1,8 +1,8 @@
-"""Text without secrets: values that this process knows, passwords in URLs, and tokens by their shape are masked.
+"""Masks secrets in text: values that this process knows, passwords in URLs, and tokens by their shape.
 
-Logs pass here, and so does whatever a trainer says before it reaches the record or the queue: a dataset's row may hold
-a token, and a library may print one. A likeness of a token is masked too; a value of a variable counts as a secret by
-the variable's name (``HF_TOKEN``, ``PGPASSWORD``), so that no list of names has to be kept.
+Logs pass through this module, and so does all output of a trainer before it reaches the record or the queue: a
+dataset's row may hold a token, and a library may print one. Text that resembles a token is masked too. A value of a
+variable counts as a secret by the variable's name (``HF_TOKEN``, ``PGPASSWORD``), so that no list of names is needed.
 """
 
 import os
@@ -12,23 +12,14 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote
 
-from .errors import StorageError
-from .secrets import FILE, Secrets
+from ..errors import StorageError
+from . import secret_patterns
+from .secrets import FILE, TENANTS, all_values
 from .settings import get_settings
 
 MASK = "[secret masked]"
 SHORTEST = 8
 """A shorter value is no secret to search for: it would mask words."""
-
-SHAPES = re.compile(
-    r"(?<![A-Za-z0-9])(?:hf_[A-Za-z0-9]{20,}"
-    r"|sk-(?:(?:proj|ant|svcacct|admin|None|or)-[A-Za-z0-9_-]{20,}|[A-Za-z0-9]{20,})"
-    r"|(?:AKIA|ASIA)[0-9A-Z]{16}(?![0-9A-Z])"
-    r"|gh[pousr]_[A-Za-z0-9]{36,}|github_pat_[A-Za-z0-9_]{50,}"
-    r"|xox[abprs]-[A-Za-z0-9-]{20,}|AIza[0-9A-Za-z_-]{35})"
-    r"|-----BEGIN (?:[A-Z0-9]+ ){0,3}PRIVATE KEY-----(?s:.*?-----END (?:[A-Z0-9]+ ){0,3}PRIVATE KEY-----|.*)"
-)
-"""Tokens of the model hub, of hosted models, of AWS, GitHub, Slack and Google; private keys."""
 
 _URL = re.compile(r"(?P<user>[a-zA-Z][a-zA-Z0-9+.-]{0,20}://[^\s/:@'\"]*:)(?P<password>[^\s/@'\"]+)@")
 _NAME = re.compile(r"TOKEN|SECRET|PASSWORD|PASSWD|PASSPHRASE|API_?KEY|ACCESS_KEY|PRIVATE_KEY|CREDENTIAL|_AUTH$")
@@ -36,7 +27,7 @@ _NO_NAME = re.compile(r"_(?:FILE|PATH|DIR|HOME|SOCK|URL)$|^TOKENIZERS_")
 
 
 class Redactor:
-    """Masks known values, and what looks like a secret.
+    """Masks known values, and text that resembles a secret.
 
     Args:
         values: Secrets, as they are; those shorter than ``SHORTEST`` are left out.
@@ -48,17 +39,17 @@ class Redactor:
         self._known = re.compile("|".join(map(re.escape, known))) if known else None
 
     def text(self, text: str) -> str:
-        """The text with a mask for each secret.
+        """Replace each secret in a text by a mask.
 
         Example:
             ``Redactor().text("redis://:hunter22@host/0")`` is ``redis://:[secret masked]@host/0``.
         """
         if self._known is not None:
             text = self._known.sub(MASK, text)
-        return SHAPES.sub(MASK, _URL.sub(rf"\g<user>{MASK}@", text))
+        return secret_patterns.SECRET.sub(MASK, _URL.sub(rf"\g<user>{MASK}@", text))
 
     def data(self, value: Any) -> Any:
-        """JSON-able data with every text in it masked; the keys of objects stay."""
+        """Mask every text in JSON-able data; the keys of objects stay."""
         if isinstance(value, str):
             return self.text(value)
         if isinstance(value, Mapping):
@@ -68,17 +59,27 @@ class Redactor:
         return value
 
 
-def is_secret(name: str, value: str) -> bool:
-    """Whether a variable holds a secret: by its name, or because its value is a URL with a password.
+def without_password(url: str) -> str:
+    """Return a URL without its user and password, as it may be shown.
 
-    A proxy's URL is none: whoever fetches needs it.
+    Example:
+        ``without_password("redis://:hunter22@host/0")`` is ``redis://host/0``.
+    """
+    scheme, found, rest = url.partition("://")
+    return f"{scheme}://{rest.rsplit('@', 1)[-1]}" if found else url
+
+
+def is_secret(name: str, value: str) -> bool:
+    """Return whether a variable holds a secret: by its name, or because its value is a URL with a password.
+
+    A proxy's URL is no secret, since every process that fetches needs it.
     """
     by_name = bool(_NAME.search(name.upper())) and not _NO_NAME.search(name)
     return by_name or (bool(_URL.search(value)) and not name.lower().endswith("_proxy"))
 
 
 def values_in(environment: Mapping[str, str]) -> set[str]:
-    """The secrets among an environment's values: of a URL its password, of a login its password too."""
+    """Collect the secrets among an environment's values: the password of a URL, a login and its password."""
     found: set[str] = set()
     for name, value in environment.items():
         passwords = {match["password"] for match in _URL.finditer(value)}
@@ -91,14 +92,14 @@ def values_in(environment: Mapping[str, str]) -> set[str]:
 
 
 class _Known:
-    """This process's redactor, made anew when the secrets' file has changed."""
+    """Holds this process's redactor, and makes a new one when a file of secrets has changed."""
 
     def __init__(self) -> None:
         self._made: tuple[Any, Redactor] | None = None
 
     def redactor(self) -> Redactor:
         settings = get_settings()
-        key = (settings.home, _changed_at(settings.home / FILE))
+        key = (settings.home, _changed_at(settings.home / FILE), _changed_at(settings.home / TENANTS))
         if self._made is None or self._made[0] != key:
             ours = {name.upper(): value for name, value in settings if isinstance(value, str)}
             self._made = key, Redactor(values_in({**os.environ, **ours}) | _stored(settings.home))
@@ -109,7 +110,7 @@ _known = _Known()
 
 
 def redactor() -> Redactor:
-    """What this process knows to be secret: its environment's, its settings' and the stored secrets' values."""
+    """Return the redactor of all secrets in this process's environment and settings, and of the stored secrets."""
     return _known.redactor()
 
 
@@ -121,8 +122,7 @@ def _changed_at(file: Path) -> int:
 
 
 def _stored(home: Path) -> set[str]:
-    secrets = Secrets(home)
     try:
-        return {value for name in secrets.names() if (value := secrets.get(name))}
-    except StorageError:  # whoever needs a secret is told; the log of that must be written
+        return all_values(home)
+    except StorageError:  # code that needs a secret gets the error; the log of the error must be written
         return set()

@@ -1,48 +1,55 @@
-"""Secrets by name: hub tokens, tracker keys. They stay in one file of mode 600 below the installation's home.
+"""Keeps secrets (hub tokens, tracker keys) by name in files of mode 600 below the home of the installation.
 
-A job, a message, an event and a log carry names only; the value enters the environment of the one process that needs
-it. Names are environment variables' names for that reason.
+The installation has one file, and so has each tenant; the tenant ``default`` is the installation itself. Jobs,
+messages, events and logs carry only names. A value enters the environment of the one process that needs it; therefore
+the names are those of environment variables.
 """
 
-import fcntl
 import json
 import os
 import re
 import tempfile
-from collections.abc import Generator
+from collections.abc import Callable, Collection, Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from .errors import NotFoundError, SettingsError, StorageError
+from ..errors import NotFoundError, SettingsError, StorageError
+from ..storage.file_lock import locked
+from .permissions import make_private
 
 FILE = "secrets.json"
+TENANTS = "secrets"
+"""The folder of the tenants' files, named after them."""
+INSTALLATION = "default"
+"""The tenant of the installation itself, whose jobs get its secrets."""
 NAME_PATTERN = re.compile(r"[A-Z][A-Z0-9_]{0,63}")
 
 
 class Secrets:
-    """The secrets of one installation.
+    """The secrets of one installation, or of one of its tenants.
 
     Args:
-        home: The installation's home; the file is ``secrets.json`` in it.
+        home: The home of the installation, which holds ``secrets.json``.
+        tenant: The tenant; the installation unless given.
     """
 
-    def __init__(self, home: Path) -> None:
-        self.path = home / FILE
+    def __init__(self, home: Path, tenant: str = INSTALLATION) -> None:
+        self.path = home / FILE if tenant == INSTALLATION else home / TENANTS / f"{tenant}.json"
 
     def names(self) -> list[str]:
-        """Every name, sorted."""
+        """Return all names, sorted."""
         return sorted(self._read())
 
     def get(self, name: str) -> str | None:
-        """The value of a name; None where it is not set."""
+        """Return the value of a name; None where it is not set."""
         return self._read().get(name)
 
     def set(self, name: str, value: str) -> None:
         """Set or replace a value.
 
         Raises:
-            SettingsError: The name is no environment variable's name, or the value is empty or has a line break.
+            SettingsError: The name cannot name an environment variable, or the value is empty or has a line break.
         """
         if not NAME_PATTERN.fullmatch(name):
             raise SettingsError(
@@ -57,11 +64,19 @@ class Secrets:
         with self._changed() as secrets:
             secrets[name] = value
 
+    def obtain(self, name: str, make: Callable[[], str]) -> str:
+        """Return the value of a name; where it is not set, set the value that ``make`` returns, in one process."""
+        known = self.get(name)
+        if known is not None:
+            return known
+        with self._changed() as secrets:
+            return secrets.setdefault(name, make())
+
     def remove(self, name: str) -> None:
-        """Forget a secret.
+        """Remove a secret.
 
         Raises:
-            NotFoundError: There is none of that name.
+            NotFoundError: No secret has that name.
         """
         with self._changed() as secrets:
             if name not in secrets:
@@ -69,16 +84,21 @@ class Secrets:
             del secrets[name]
 
     def environment(self, *names: str) -> dict[str, str]:
-        """The named secrets that are set, as environment variables of a child process."""
+        """Return the named secrets that are set, as environment variables of a child process."""
         secrets = self._read()
         return {name: secrets[name] for name in names if name in secrets}
 
+    def clear(self) -> None:
+        """Remove all secrets with their file, as when a tenant is deleted."""
+        with locked(self.path.with_suffix(".lock")):
+            self.path.unlink(missing_ok=True)
+
     @contextmanager
     def _changed(self) -> Generator[dict[str, str]]:
-        """Read, let the caller change, write aside and rename; one process at a time."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self.path.with_suffix(".lock").open("a") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        """Yield the secrets for a change, then write them to a new file and rename it; one process at a time."""
+        if self.path.parent.name == TENANTS:
+            make_private(self.path.parent)
+        with locked(self.path.with_suffix(".lock")):
             secrets = self._read()
             yield secrets
             self._write(secrets)
@@ -107,3 +127,25 @@ class Secrets:
         except OSError as error:
             Path(aside).unlink(missing_ok=True)
             raise StorageError(f"the secrets file {self.path} can't be written ({error}).") from error
+
+
+def secrets_of_job(
+    home: Path, tenant: str, names: list[str], environment: Mapping[str, str], *, shared: Collection[str] = ()
+) -> dict[str, str]:
+    """Return the named secrets that a tenant's job may have.
+
+    They are the tenant's own. The installation's, stored ones before those of its environment, are for the jobs of the
+    tenant ``default``, and for the others where the installation shares them by name.
+    """
+    own = Secrets(home, tenant).environment(*names)
+    allowed = [name for name in names if tenant == INSTALLATION or name in shared]
+    stored = Secrets(home).environment(*allowed)
+    ours = {name: value for name in allowed if (value := stored.get(name) or environment.get(name, ""))}
+    return {**ours, **own}
+
+
+def all_values(home: Path) -> set[str]:
+    """Return the values of all secrets, the installation's and the tenants'; for a redactor."""
+    tenants = [file.stem for file in (home / TENANTS).glob("*.json")]
+    stores = [Secrets(home), *(Secrets(home, tenant) for tenant in tenants if tenant != INSTALLATION)]
+    return {value for store in stores for value in store.environment(*store.names()).values()}

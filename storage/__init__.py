@@ -1,1 +1,1 @@
-"""Where bytes live: artifacts below one fsspec root, manifests that commit them, path confinement."""
+"""Stores artifacts below one fsspec root, commits them by manifests, and confines paths."""

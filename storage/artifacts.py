@@ -1,11 +1,10 @@
-"""Artifacts below one fsspec root: a folder counts once its manifest is there, and the manifest is uploaded last.
+"""Reads and writes artifacts below one fsspec root; a manifest, uploaded last, commits a folder.
 
-Nothing here relies on a rename on an object store. On a local root a folder is copied aside, flushed and renamed, so
-that no reader ever sees half of one. Every URI must lie below the root, whoever wrote it. A remote store that fails
-or is slow is asked again until a deadline (patience.py); a local disk is not.
+The module relies on no rename on an object store. On a local root a folder is copied aside, flushed and renamed, so
+that no reader sees a part of a folder. Every URI, of any origin, must lie below the root. Calls to a remote store
+that fails or is slow are repeated until a deadline (retries.py); calls to a local disk are not.
 """
 
-import errno
 import hashlib
 import json
 import os
@@ -18,13 +17,14 @@ from typing import Any, TypeVar
 
 import fsspec  # pyright: ignore[reportMissingTypeStubs]
 
-from ..settings.errors import CeloraError, DataError, DiskFullError, SettingsError, StorageError, UnavailableError
+from ..errors import CeloraError, DiskFullError, LimitError, SettingsError, StorageError, UnavailableError
 from ..settings.failpoints import hit
-from .manifest import MANIFEST, files_below, verify_manifest
-from .patience import PATIENCE_S, Patience
+from .disk_space import disk_full, existing, is_no_space
+from .manifest import MANIFEST, files_below, flush, verify_manifest
+from .regular_files import open_regular
+from .retries import PATIENCE_S, Patience
 
 CHUNK_BYTES = 1 << 20
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 EXTRAS = {
     "s3": "celora[s3]",
     "s3a": "celora[s3]",
@@ -33,7 +33,7 @@ EXTRAS = {
     "az": "adlfs",
     "abfs": "adlfs",
 }
-"""What to install for a protocol."""
+"""The extra to install for a protocol."""
 
 T = TypeVar("T")
 OnBytes = Callable[[int], None]
@@ -45,11 +45,11 @@ class Artifacts:
 
     Args:
         root: An fsspec URL: ``file:///…``, ``s3://bucket/prefix``, ``memory://…``.
-        patience_s: Seconds that a remote store's errors are borne, what the bytes of a transfer take aside.
+        patience_s: Seconds of retries on a remote store, plus the time that the bytes of a transfer may take.
 
     Raises:
-        SettingsError: Nothing speaks its protocol.
-        UnavailableError: The part that speaks its protocol is not installed.
+        SettingsError: No fsspec filesystem supports its protocol.
+        UnavailableError: The package that supports its protocol is not installed.
     """
 
     def __init__(self, root: str, patience_s: float = PATIENCE_S) -> None:
@@ -71,7 +71,7 @@ class Artifacts:
             ) from error
 
     def uri(self, *names: str) -> str:
-        """The URI of something below the root.
+        """Return the URI of a name below the root.
 
         Raises:
             StorageError: The names lead out of the root.
@@ -79,7 +79,7 @@ class Artifacts:
         return self._inside("/".join((self.root, *names)))
 
     def local_path(self, uri: str) -> Path | None:
-        """The path of an artifact on a local root, so that a reader may skip the copy; None on a remote one.
+        """Return the path of an artifact on a local root, where a reader needs no copy; None on a remote root.
 
         Raises:
             StorageError: The URI does not lie below the root.
@@ -88,28 +88,28 @@ class Artifacts:
         return Path(inside.removeprefix("file://")) if self._local else None
 
     def holds(self, uri: str) -> bool:
-        """Whether a URI lies below the root."""
+        """Return whether the URI lies below the root."""
         return uri.startswith(self.root + "/")
 
     def exists(self, uri: str) -> bool:
-        """Whether a file or folder is there."""
-        with self._translated(uri):
+        """Return whether the file or folder exists."""
+        with self.translated(uri):
             return bool(self._patiently(uri, lambda: self._files.exists(uri)))
 
     def committed(self, uri: str) -> bool:
-        """Whether a folder is there as a whole, which its manifest says."""
+        """Return whether the folder is complete, that is, has a manifest."""
         return self.exists(f"{uri}/{MANIFEST}")
 
     def list_files(self, uri: str) -> list[str]:
-        """Every file below a folder as a sorted relative path; none where there is no folder."""
-        with self._translated(uri):
+        """List every file below a folder by its relative path, sorted; empty where there is no folder."""
+        with self.translated(uri):
             base = str(self._files._strip_protocol(uri)).rstrip("/") + "/"  # noqa: SLF001  (fsspec's way to compare paths)
             found = self._patiently(uri, lambda: self._files.find(uri))
             return sorted(str(path).removeprefix(base) for path in found)
 
     def names(self, uri: str) -> list[str]:
-        """The names right below a folder, sorted; none where there is no folder."""
-        with self._translated(uri):
+        """List the names directly below a folder, sorted; empty where there is no folder."""
+        with self.translated(uri):
             try:
                 found = self._patiently(uri, lambda: self._files.ls(uri, detail=False))
             except FileNotFoundError:
@@ -117,20 +117,20 @@ class Artifacts:
             return sorted({str(path).rstrip("/").rsplit("/", 1)[-1] for path in found})
 
     def size_bytes(self, uri: str) -> int:
-        """The size of a file, or of all files of a folder."""
-        with self._translated(uri):
+        """Return the size of a file, or of all files of a folder."""
+        with self.translated(uri):
             return int(self._patiently(uri, lambda: self._files.du(uri)))
 
     def read_bytes(self, uri: str) -> bytes:
-        """The content of one file."""
-        with self._translated(uri):
+        """Read one file."""
+        with self.translated(uri):
             return bytes(self._patiently(uri, lambda: self._files.cat_file(uri)))
 
     def read_json(self, uri: str) -> Any:
-        """The content of one JSON file.
+        """Read one JSON file.
 
         Raises:
-            StorageError: It is not there, or no JSON.
+            StorageError: The file is missing or holds no JSON.
         """
         try:
             return json.loads(self.read_bytes(uri))
@@ -138,8 +138,8 @@ class Artifacts:
             raise StorageError(f"{uri} is no JSON ({error}).") from error
 
     def put_file(self, path: Path, uri: str) -> None:
-        """Upload one file; no reader sees half of it."""
-        with self._translated(uri, need=lambda: path.stat().st_size):
+        """Upload one file; no reader sees a part of it."""
+        with self.translated(uri, need=lambda: path.stat().st_size):
             target = self.local_path(uri)
             if target is None:
                 self._put(path, uri, self._patience.deadline(path.stat().st_size))
@@ -148,23 +148,23 @@ class Artifacts:
                     _copy(path, staged)
 
     def get_file(self, uri: str, path: Path) -> None:
-        """Download one file; no reader sees half of it."""
+        """Download one file; no reader sees a part of it."""
         size = 0 if self._local else self.size_bytes(uri)
         self._get(uri, path, self._patience.deadline(size))
 
     def _get(self, uri: str, path: Path, deadline: float) -> None:
-        with self._translated(uri, onto=path), _staged(path) as staged:
+        with self.translated(uri, onto=path), _staged(path) as staged:
             self._patiently(uri, lambda: self._files.get_file(uri, str(staged)), deadline)
 
     def put_folder(self, folder: Path, uri: str) -> None:
-        """Upload a folder that has a manifest, replacing what stood there.
+        """Upload a folder that has a manifest, replacing an older folder.
 
         Raises:
-            StorageError: The folder is not what its manifest says, or the root can't be written to.
+            StorageError: The folder differs from its manifest, or the root can't be written to.
         """
         verify_manifest(folder)
         names = [*files_below(folder), MANIFEST]
-        with self._translated(uri, need=lambda: sum((folder / name).stat().st_size for name in names)):
+        with self.translated(uri, need=lambda: sum((folder / name).stat().st_size for name in names)):
             target = self.local_path(uri)
             if target is not None:
                 with _staged(target) as staged:
@@ -181,10 +181,10 @@ class Artifacts:
                 hit("upload.file")
 
     def get_folder(self, uri: str, folder: Path, on_bytes: OnBytes | None = None) -> dict[str, Any]:
-        """Download what a folder's manifest names, verify it, and return the manifest.
+        """Download the files that a folder's manifest names, verify them, and return the manifest.
 
         Raises:
-            StorageError: It is not there, was never finished, or is not what its manifest says.
+            StorageError: The folder is missing, was never finished, or differs from its manifest.
         """
         if not self.committed(uri):
             raise StorageError(f"{uri} was never finished, or is gone.")
@@ -198,25 +198,30 @@ class Artifacts:
         return verify_manifest(folder)
 
     def remove(self, uri: str) -> None:
-        """Remove a file or a folder, the manifest first; nothing happens where nothing is."""
-        with self._translated(uri):
+        """Remove a file or a folder, the manifest first; do nothing where neither exists."""
+        with self.translated(uri):
             self._remove(uri)
 
-    def import_dataset(self, path: Path) -> tuple[str, str]:
-        """Take a copy of a dataset, named by its content; the same content twice is one copy.
+    def import_dataset(self, path: Path, most_bytes: int = 0) -> tuple[str, str]:
+        """Copy a dataset into the artifacts, named by its content; equal content is stored once.
 
-        The content is hashed while it is copied, so that the name fits whatever happens to the file meanwhile.
+        The content is hashed while it is copied, so that the name is right even if the file changes meanwhile.
+
+        Args:
+            path: The file.
+            most_bytes: Its largest size; 0 sets none.
 
         Returns:
             Its SHA-256 in hex, and its URI.
 
         Raises:
             DataError: There is no such file, or it can't be read.
+            LimitError: The file is larger than ``most_bytes``, or grew beyond it during the copy.
         """
         incoming = self.uri("datasets", f".incoming-{uuid.uuid4().hex}")
-        with self._translated(incoming, need=lambda: path.stat().st_size):
+        with self.translated(incoming, need=lambda: path.stat().st_size):
             try:
-                digest = self._copy_in(path, incoming)
+                digest = self._copy_in(path, incoming, most_bytes)
                 uri = self.uri("datasets", digest, f"data{_container(path)}")
                 if not self._files.exists(uri):
                     self._files.makedirs(uri.rsplit("/", 1)[0], exist_ok=True)
@@ -226,17 +231,37 @@ class Artifacts:
                     self._files.rm_file(incoming)
         return digest, uri
 
-    def _copy_in(self, path: Path, uri: str) -> str:
-        try:
-            source = path.open("rb")
-        except OSError as error:
-            raise DataError(
-                f"the dataset {path} can't be read: {error.strerror}.", hint="Give the path of a file that is there."
-            ) from error
-        digest = hashlib.sha256()
+    def open_new(self, uri: str) -> Any:
+        """Open a new file to write it, as a context of ``translated``; the caller closes it."""
+        self._files.makedirs(self._inside(uri).rsplit("/", 1)[0], exist_ok=True)
+        return self._files.open(uri, "wb")
+
+    def move_new(self, uri: str, to: str) -> None:
+        """Give a whole file its place, unless equal content is there already."""
+        if not self._files.exists(self._inside(to)):
+            self._files.makedirs(to.rsplit("/", 1)[0], exist_ok=True)
+            self._files.mv(self._inside(uri), to)
+            return
+        self._files.rm_file(self._inside(uri))
+
+    def read_parts(self, uri: str) -> Generator[bytes]:
+        """Read one file in parts.
+
+        Raises:
+            StorageError: It is missing, or can't be read.
+        """
+        with self.translated(uri), self._files.open(uri, "rb") as source:
+            while part := source.read(CHUNK_BYTES):
+                yield part
+
+    def _copy_in(self, path: Path, uri: str, most_bytes: int) -> str:
+        digest, left = hashlib.sha256(), most_bytes
         self._files.makedirs(uri.rsplit("/", 1)[0], exist_ok=True)
-        with source, self._files.open(uri, "wb") as target:
+        with open_regular(path) as source, self._files.open(uri, "wb") as target:
             while chunk := source.read(CHUNK_BYTES):
+                left -= len(chunk)
+                if most_bytes and left < 0:
+                    raise _too_large(path, most_bytes)
                 digest.update(chunk)
                 target.write(chunk)
             if self._local:
@@ -254,7 +279,7 @@ class Artifacts:
         self._patiently(uri, lambda: self._files.put_file(str(path), uri), deadline)
 
     def _patiently(self, uri: str, call: Callable[[], T], deadline: float | None = None) -> T:
-        """Make a call that may be repeated: on a remote store until a deadline, on a local disk once."""
+        """Make a call that is safe to repeat: on a remote store until a deadline, on a local disk once."""
         if self._local:
             return call()
         return self._patience.call(uri, call, self._patience.deadline() if deadline is None else deadline)
@@ -266,9 +291,20 @@ class Artifacts:
         return uri
 
     @contextmanager
-    def _translated(self, uri: str, need: Callable[[], int] | None = None, onto: Path | None = None) -> Generator[None]:
+    def translated(self, uri: str, need: Callable[[], int] | None = None, onto: Path | None = None) -> Generator[None]:
+        """Turn the errors of the storage into celora's, within a block that uses the URI.
+
+        Args:
+            uri: The artifact, which must lie below the root.
+            need: Returns the bytes that the block writes, for the message of a full disk.
+            onto: The local file that the block writes, where it does not write the artifact.
+
+        Raises:
+            StorageError: The storage failed, or the URI does not lie below the root.
+            DiskFullError: No space is left.
+        """
         self._inside(uri)
-        self._files.invalidate_cache()  # other processes write here too
+        self._files.invalidate_cache()  # other processes write to this root too
         try:
             yield
         except CeloraError:
@@ -276,7 +312,7 @@ class Artifacts:
         except FileNotFoundError as error:
             raise StorageError(f"{uri} is not there ({error.filename or error}).") from error
         except Exception as error:
-            if isinstance(error, OSError) and error.errno in FULL:
+            if is_no_space(error):
                 raise self._full(uri, need, onto) from error
             if self._local and not isinstance(error, OSError):
                 raise
@@ -285,22 +321,18 @@ class Artifacts:
             raise StorageError(f"{uri} can't be reached: {error}.", hint=hint) from error
 
     def _full(self, uri: str, need: Callable[[], int] | None, onto: Path | None) -> DiskFullError:
-        wanted = f", {_mib(need())} needed" if need else ""
-        path = onto or self.local_path(uri)
+        path, need_bytes = onto or self.local_path(uri), need() if need else 0
         if path is None:
-            return DiskFullError(f"no space left for {uri}{wanted}.", hint="Free space there.")
-        there = next(folder for folder in path.parents if folder.exists())
-        free = shutil.disk_usage(there).free
+            wanted = f": {need_bytes / 2**20:.1f} MiB needed" if need_bytes else ""
+            return DiskFullError(f"no space left at {uri}{wanted}.", hint="Free space there.")
         setting = "CELORA_HOME" if onto else "CELORA_ARTIFACT_ROOT"
-        return DiskFullError(
-            f"no space left for {path}{wanted}, {_mib(free)} free.",
-            hint=f"Free space below {there}, or set {setting} to another place.",
-        )
+        hint = f"Free space below {existing(path.parent)}, or set {setting} to another place."
+        return disk_full(path, need_bytes=need_bytes, hint=hint)
 
 
 @contextmanager
 def _staged(target: Path) -> Generator[Path]:
-    """A name beside the target to write to; what was written there replaces the target at the end, or is removed."""
+    """Yield a name beside the target; at the end its content replaces the target, or is removed after an error."""
     staged = target.with_name(f".{target.name}-{uuid.uuid4().hex[:8]}")
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
@@ -310,7 +342,7 @@ def _staged(target: Path) -> Generator[Path]:
             hit("upload.removed")
         staged.replace(target)
         hit("upload.renamed")
-        _flush(target.parent)
+        flush(target.parent)
     finally:
         if staged.is_dir():
             shutil.rmtree(staged)
@@ -320,21 +352,16 @@ def _staged(target: Path) -> Generator[Path]:
 
 def _copy(source: Path, target: Path) -> None:
     shutil.copyfile(source, target)
-    _flush(target)
+    flush(target)
 
 
-def _flush(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+def _too_large(path: Path, most_bytes: int) -> LimitError:
+    return LimitError(
+        f"the dataset {path} is larger than {most_bytes / 2**30:.3g} GiB.",
+        hint="Split it, or let an operator raise CELORA_PREPARE_FILE_BYTES.",
+    )
 
 
 def _container(path: Path) -> str:
-    """The end of a dataset's name, which says how it is read: ``.csv``, ``.jsonl.gz``; ``.jsonl`` where it has none."""
+    """Return the suffix of a dataset's name, which selects its reader: ``.csv``, ``.jsonl.gz``; default ``.jsonl``."""
     return "".join(path.suffixes[-2:] if path.suffix == ".gz" else path.suffixes[-1:]).lower() or ".jsonl"
-
-
-def _mib(count: int) -> str:
-    return f"{count / 2**20:.1f} MiB"

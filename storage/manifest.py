@@ -1,7 +1,7 @@
-"""A manifest commits a folder: it is written last, and a folder without a valid one does not count.
+"""Commits a folder by a manifest, which is written last; a folder without a valid manifest does not count.
 
 Files and folders are flushed to the disk before the manifest, and the manifest before the folder is renamed into its
-place, so that a crash at any point leaves either the whole folder or nothing that anybody would take for it.
+place. A crash at any point therefore leaves either the whole folder or no folder with a valid manifest.
 """
 
 import hashlib
@@ -11,20 +11,20 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from ..settings.errors import StorageError
+from ..errors import StorageError
 from ..settings.failpoints import hit
 
 MANIFEST = "manifest.json"
 
 
 def file_sha256(path: Path) -> str:
-    """SHA-256 of a file, hex."""
+    """Compute the SHA-256 of a file, hex."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def files_below(folder: Path) -> list[str]:
-    """Every file below the folder but the manifest, as sorted relative POSIX paths."""
+    """List all files below the folder except its manifest, as sorted relative POSIX paths."""
     return sorted(
         path.relative_to(folder).as_posix()
         for path in folder.rglob("*")
@@ -55,20 +55,19 @@ def verify_manifest(folder: Path) -> dict[str, Any]:
     """
     try:
         manifest: dict[str, Any] = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-        entries: list[dict[str, Any]] = manifest["files"]
-    except (OSError, ValueError, KeyError) as error:
+        entries = [(folder / entry["name"], entry["size_bytes"], entry["sha256"]) for entry in manifest["files"]]
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise StorageError(f"{folder} has no readable manifest ({error}); it was never finished.") from error
-    for entry in entries:
-        path = folder / str(entry["name"])
-        if not path.is_file() or path.stat().st_size != entry["size_bytes"]:
+    for path, size_bytes, sha256 in entries:
+        if not path.is_file() or path.stat().st_size != size_bytes:
             raise StorageError(f"{path} is missing or has another size than its manifest says.")
-        if file_sha256(path) != entry["sha256"]:
+        if file_sha256(path) != sha256:
             raise StorageError(f"{path} has another content than its manifest says.")
     return manifest
 
 
 def commit(staged: Path, final: Path, **facts: Any) -> dict[str, Any]:
-    """Write the manifest of a staged folder and rename it into its place, replacing what stood there."""
+    """Write the manifest of a staged folder and rename the folder into its place, replacing an older one."""
     hit("commit.staged")
     manifest = write_manifest(staged, **facts)
     hit("commit.manifest")
@@ -80,10 +79,15 @@ def commit(staged: Path, final: Path, **facts: Any) -> dict[str, Any]:
     return manifest
 
 
-def _flush(path: Path) -> None:
-    hit("commit.flush")
+def flush(path: Path) -> None:
+    """Wait until the bytes of a file, or the names of a folder, are on the disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def _flush(path: Path) -> None:
+    hit("commit.flush")
+    flush(path)

@@ -1,4 +1,4 @@
-"""Confines a path that came from outside to the folders that an operator allowed; nothing else resolves such paths."""
+"""Confines a path from outside to the folders that an operator allowed; no other module resolves such paths."""
 
 import os
 import re
@@ -6,24 +6,25 @@ import unicodedata
 from collections.abc import Iterable
 from pathlib import Path
 
-from ..settings.errors import DataError
+from ..errors import DataError
 
 _GLOB = re.compile(r"[*?\[\]]")
 _UNSEEN = ("Cc", "Cs")  # control characters, lone surrogates
 
 
 def confine(source: str, roots: Iterable[Path]) -> Path:
-    """The real path of ``source``, which must lie below one of the roots; symbolic links are followed first.
+    """Resolve ``source``, which must lie below one of the roots; symbolic links are followed first.
 
     Args:
-        source: An absolute path, as somebody wrote it.
+        source: An absolute path from outside.
         roots: The allowed folders.
 
     Returns:
-        The path without links, to be used instead of the source. It need not exist.
+        The path without links, for use instead of the source. The file need not exist.
 
     Raises:
-        DataError: It is empty, relative, a URL or a pattern, holds control characters, or leads out of every root.
+        DataError: The source is empty, relative, a URL or a pattern, holds control characters, or leads out of every
+            root.
     """
     if any(unicodedata.category(character) in _UNSEEN for character in source):
         raise DataError(f"the path {source!r} holds control characters.", hint="Give the path of one file.")

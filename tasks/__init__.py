@@ -1,4 +1,4 @@
-"""The Celery tasks and the canvas that chains them.
+"""Defines the Celery tasks and the canvas that chains them.
 
 ``from celora.tasks import finetune; finetune.apply_async(kwargs={"base_model": …, "dataset": …})``
 

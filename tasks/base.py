@@ -1,4 +1,4 @@
-"""Our task decorator: it refuses options that it does not know, where Celery takes a misspelled one in silence."""
+"""Provides the task decorator: it refuses unknown options, where Celery accepts a misspelled one silently."""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,7 +7,7 @@ from celery import Task
 
 from ..workers.celery import app
 
-OPTIONS = frozenset({"acks_late", "expires", "ignore_result", "send_events"})
+OPTIONS = frozenset({"acks_late", "base", "expires", "ignore_result", "send_events"})
 
 
 def task(name: str, **options: Any) -> Callable[[Callable[..., Any]], Task[Any, Any]]:

@@ -1,81 +1,41 @@
-"""``celora.evaluate``: a fresh process loads the adapter as its users will, checks it, measures it against its base."""
+"""``celora.evaluate`` verifies and measures the adapter of a job; ``celora.reevaluate`` does so for a completed job."""
 
-from functools import partial
 from typing import Any
 
-from ..models import transitions
-from ..models.gate import REQUIRED
+from ..models.jobs.progress import record_evaluation, record_serving_evaluation
+from ..models.scope.scope import Scope
 from ..models.states import Stage
-from ..tuning.protocol import Base, EvaluateRequest, Rival
-from ..tuning.recipe import Adjusted, ResolvedRecipe
-from ..workers.carry import Held, carry, carry_again
-from . import contest
+from ..services import challenge
+from ..workers.stages.claimed import Report
+from ..workers.stages.evaluate import evaluate_adapter, evaluate_as_served
+from ..workers.stages.outcomes import finish
+from ..workers.stages.runner import claimed, reopened
 from .base import task
-from .prepare import hub_access
 
 
 @task("evaluate")
-def evaluate(self: Any, job_id: str, attempt: int) -> dict[str, Any]:
+def evaluate(self: Any, job_id: str, attempt: int) -> Report:
     """Evaluate and verify a job's adapter."""
-    return carry(self.request, Stage.EVALUATE, job_id, attempt, _work)
+    with claimed(self.request, Stage.EVALUATE, job_id, attempt) as stage:
+        finish(stage, evaluate_adapter(stage, challenge.opponent(stage)))
+    return stage.report
 
 
 @task("reevaluate")
-def reevaluate(self: Any, job_id: str, serving_dtype: str | None = None) -> dict[str, Any]:
+def reevaluate(self: Any, job_id: str, serving_dtype: str | None = None) -> Report:
     """Evaluate a completed job once more; its metrics are renewed, its status stays.
 
-    With a ``serving_dtype`` it is measured on the unquantized base in that dtype; the job's own metrics stay as well.
+    With a ``serving_dtype`` the adapter is measured on the unquantized base in that dtype; the job's own metrics stay
+    as well.
     """
-    if serving_dtype:
-        return carry_again(self.request, job_id, partial(_as_served, serving_dtype), transitions.measured_as_served)
-    told = carry_again(self.request, job_id, _work)
-    contest.compete_again(job_id)
-    return told
-
-
-def _work(held: Held) -> dict[str, Any]:
-    met = contest.opponent(held)
-    result = held.run(_request(held, met.rival if met else None))
-    uri = held.places.upload("evaluation")
-    kept = {key: value for key, value in {**result, "uri": uri}.items() if key != "metrics"}
-    if met is not None:
-        kept["champion"] = met.facts(result["metrics"])
-    return {
-        "metrics": result["metrics"],
-        "evaluation": kept,
-        "warnings": [*result["warnings"], *(met.warnings if met else [])],
-    }
-
-
-def _as_served(dtype: str, held: Held) -> dict[str, Any]:
-    folder = f"evaluation-{dtype}"
-    as_trained = _request(held, None).model_dump()
-    request = {**as_trained, "serving_dtype": dtype, "out_dir": str(held.places.local(folder))}
-    result = held.run(EvaluateRequest.model_validate(request))
-    uri = held.places.upload(folder)
-    return {"dtype": dtype, "metrics": result["metrics"], "warnings": result["warnings"], "uri": uri}
-
-
-def _request(held: Held, rival: Rival | None) -> EvaluateRequest:
-    job, spec, settings = held.job, held.spec, held.settings
-    trained = job.result or {}
-    return EvaluateRequest(
-        job=job.id,
-        attempt=job.attempt,
-        cache_dir=str(settings.cache),
-        hub=hub_access(held.settings),
-        threads=settings.trainer_threads,
-        base=Base.model_validate(job.base),
-        prepared_dir=str(held.places.fetch(str(job.prepared_uri), "prepared")),
-        adapter_dir=str(held.places.fetch(str(trained["adapter_uri"]), "adapter")),
-        recipe=ResolvedRecipe.model_validate(job.resolved).within(Adjusted.model_validate(job.adjusted or {})),
-        metrics=list(spec.metrics),
-        max_rows=spec.eval_max_rows,
-        max_new_tokens=spec.eval_max_new_tokens,
-        trainer_eval_loss=trained.get("eval_loss"),
-        rivals=[rival] if rival else [],
-        whole_sets=[REQUIRED],
-        seed=spec.seed or 0,
-        out_dir=str(held.places.local("evaluation")),
-        device="cuda" if held.device == "cuda" else "cpu",
-    )
+    with reopened(self.request, job_id) as stage:
+        if serving_dtype:
+            served = evaluate_as_served(stage, serving_dtype)
+            with stage.database.transaction(Scope.everything) as session:
+                record_serving_evaluation(session, job_id, served)
+            return stage.report
+        values = evaluate_adapter(stage, challenge.opponent(stage))
+        with stage.database.transaction(Scope.everything) as session:
+            record_evaluation(session, job_id, values)
+    challenge.compete_again(job_id)
+    return stage.report

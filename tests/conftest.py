@@ -5,21 +5,35 @@ The PostgreSQL runs on a unix socket in a temporary folder (``chaos.servers``).
 
 import json
 import os
+import shutil
 import sys
 import tempfile
 import uuid
 from pathlib import Path
 
 import pytest
+from hypothesis import settings as hypothesis_settings
 
 from celora.models import database as databases
 from celora.models.database import Database
-from celora.models.tables import Table
+from celora.models.jobs import accept
+from celora.models.rows import Claim
+from celora.models.scope.scope import Scope
 from celora.settings.settings import get_settings
 from celora.storage.manifest import write_manifest
 
-sys.path.insert(0, str(Path(__file__).parent))  # so that ``chaos.NAME`` and ``records`` are modules
-sys.path.insert(0, str(Path(__file__).parent.parent / "docs"))  # and ``pages``
+pytest_plugins = [
+    "claimed_job",
+    "competition",
+    "live_installation",
+    "served_api",
+    "tiny_models",
+    "worker_alone",
+]  # fixtures of several rooms
+
+
+hypothesis_settings.register_profile("celora", deadline=None)  # a loaded machine is slow, and no test is about that
+hypothesis_settings.load_profile("celora")
 
 
 @pytest.fixture
@@ -30,6 +44,8 @@ def home(tmp_path, monkeypatch):
     monkeypatch.setenv("CELORA_HOME", str(tmp_path))
     get_settings.cache_clear()
     yield tmp_path
+    if "celora.workers.messages" in sys.modules:
+        sys.modules["celora.workers.messages"].close_connection()  # the next test may have another broker
     for one in databases._databases.values():
         one.dispose()
     databases._databases.clear()
@@ -37,11 +53,35 @@ def home(tmp_path, monkeypatch):
 
 
 @pytest.fixture(scope="session")
+def _migrated_file(tmp_path_factory):
+    """A SQLite record with its tables, made once; a copy of it is quicker than a migration."""
+    path = tmp_path_factory.mktemp("migrated") / "celora.db"
+    made = Database(f"sqlite:///{path}")
+    made.migrate()
+    with made.engine.connect() as connection:
+        connection.exec_driver_sql("ROLLBACK")
+        connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
+    made.dispose()
+    return path
+
+
+@pytest.fixture
+def record(home, _migrated_file):
+    """A migrated, empty SQLite record in the home in force."""
+    shutil.copyfile(_migrated_file, home / "celora.db")
+    return databases.get_database()
+
+
+_QUICK = {"autovacuum": "off", "full_page_writes": "off", "jit": "off", "synchronous_commit": "off"}
+"""PostgreSQL settings of a server whose data need not outlive the tests."""
+
+
+@pytest.fixture(scope="session")
 def postgres_url():
     """A PostgreSQL server's URL without a database name at its end: ``postgresql://…/{}?host=…``."""
     from chaos.servers import Postgres
 
-    with tempfile.TemporaryDirectory(prefix="celora-pg-") as folder, Postgres(folder) as server:
+    with tempfile.TemporaryDirectory(prefix="celora-pg-") as folder, Postgres(folder, options=_QUICK) as server:
         yield server.url
 
 
@@ -94,11 +134,11 @@ def empty_url(request, tmp_path):
 @pytest.fixture(params=["sqlite", "postgres"])
 def database(request, _records):
     """A migrated, empty record, of each kind."""
+    from records import empty
+
     record = _records(request.param)
     yield record
-    with record.transaction() as session:  # quicker than a database for each test
-        for table in reversed(Table.metadata.sorted_tables):
-            session.execute(table.delete())
+    empty(record)  # quicker than a database for each test
 
 
 @pytest.fixture
@@ -111,13 +151,34 @@ def busy_record(database):
 
 
 @pytest.fixture
+def index_here(monkeypatch):
+    """Lets a dataset be indexed in this process, by the function that the trainer process of an index calls.
+
+    For tests of what follows from an index; tests/services/test_datasets.py starts the process, within its limits.
+    """
+    from celora.errors import CeloraError
+    from celora.services import datasets
+    from celora.tuning.rows.row_hashes import index
+    from celora.workers.trainer.supervisor import TrainerError
+
+    def run_here(request, on_event, **_):
+        try:
+            found = index(request, lambda event, **fields: on_event({"event": event, **fields}))
+        except CeloraError as error:
+            raise TrainerError({"code": error.code, "message": error.message, "hint": error.hint}) from None
+        return found.model_dump(mode="json")
+
+    monkeypatch.setattr(datasets, "run_once", run_here)
+
+
+@pytest.fixture
 def valkey(tmp_path):
-    """The URL of a running Valkey server of one's own, password included."""
-    from celora.workers.broker import EmbeddedBroker
+    """The URL of a running Valkey server of one's own, with every right."""
+    from celora.workers.node.embedded_broker import EmbeddedBroker
 
     server = EmbeddedBroker(tmp_path / "valkey")
     server.start()
-    yield server.url
+    yield server.operator_url
     server.stop()
 
 
@@ -131,14 +192,16 @@ def contestant():
 
 
 def _contestant(job_id, answers, *, met=None, must_pass=None, challenge=None, base="tiny", tenant="default", **fields):
-    from celora.models import transitions
     from celora.models.database import get_database
+    from celora.models.jobs import transitions
     from celora.models.spec import parse_spec
     from celora.models.states import Stage
     from celora.models.tables import Job
     from celora.storage.artifacts import Artifacts
-    from celora.tuning.evaluated import lines
-    from celora.tuning.scoring import RowLosses
+    from celora.tuning.batches.row_losses import RowLosses
+    from celora.tuning.evaluation.measures import METRICS_VERSION
+    from celora.tuning.evaluation.readings import Reading
+    from celora.tuning.evaluation.result_rows import lines
 
     def write(folder, name, said):
         count = len(next(iter(said.values())))
@@ -147,7 +210,9 @@ def _contestant(job_id, answers, *, met=None, must_pass=None, challenge=None, ba
             side: RowLosses([1.0 if each[i] == f"r{i}" else 3.0 for i in range(count)], [2] * count)
             for side, each in said.items()
         }
-        made = lines(rows, losses, range(count), said, ["exact_match"])
+        given = {side: [Reading.plain(text) for text in each] for side, each in said.items()}
+        references = [Reading.plain(row["reference"]) for row in rows]
+        made = lines(rows, losses, range(count), given, ["exact_match"], references=references)
         (folder / f"rows.{name}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in made))
 
     artifacts, database = Artifacts(get_settings().artifacts), get_database()
@@ -166,9 +231,9 @@ def _contestant(job_id, answers, *, met=None, must_pass=None, challenge=None, ba
     metrics = {"base": {}, "tuned": {}, "sets": {name: {"rows": len(answers["tuned"])} for name in sets}}
     adapter = {"name": f"tiny-{job_id}", "uri": uris["published"], "base_name": base, "base_revision": "r1", "rank": 4,
                "metrics": metrics, "size_bytes": 1}  # fmt: skip
-    evaluation = {"uri": uris["evaluation"]} | ({"champion": met} if met else {})
-    with database.transaction() as session:
-        transitions.submit(session, job_id=job_id, spec=parse_spec(spec | fields))
+    evaluation = {"uri": uris["evaluation"], "metrics_version": METRICS_VERSION} | ({"champion": met} if met else {})
+    with database.transaction(Scope.everything) as session:
+        accept.submit(session, job_id=job_id, spec=parse_spec(spec | fields))
         for stage in Stage:
             if stage in (Stage.PREPARE, Stage.TRAIN):
                 transitions.send(session, job_id, 1, stage, queue="q", gpu_type="cpu")
@@ -181,7 +246,7 @@ def _contestant(job_id, answers, *, met=None, must_pass=None, challenge=None, ba
             if stage is Stage.PUBLISH and challenge is not None:
                 session.flush()
                 values["challenge"] = challenge(session, session.get_one(Job, job_id), artifacts)
-            assert transitions.advance(session, job_id, 1, stage, worker_id="w", values=values)
+            assert transitions.advance(session, Claim(job_id, 1, "w"), stage, values)
     return job_id
 
 

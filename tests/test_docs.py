@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from hooks import PAGES
 
 ROOT = Path(__file__).parent.parent
 pytestmark = pytest.mark.slow
@@ -29,7 +30,8 @@ def site(tmp_path_factory):
 
 def test_every_page_is_built_and_those_outside_docs_too(site):
     sources = [path.relative_to(ROOT / "docs") for path in (ROOT / "docs").rglob("*.md")]
-    expected = {path.with_suffix(".html").as_posix() for path in sources} | {"deploy.html", "changelog.html"}
+    outside = [Path(page) for page in PAGES.values()]
+    expected = {path.with_suffix(".html").as_posix() for path in [*sources, *outside]}
     built = {path.relative_to(site).as_posix() for path in site.rglob("*.html")}
     assert expected <= built
     assert not list(site.rglob("*.py"))

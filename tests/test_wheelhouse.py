@@ -39,7 +39,7 @@ def offline():
 
     def run(*command, expected=0, **more):
         done = subprocess.run([*isolated, *map(str, command)], env={**bare, **more}, capture_output=True, text=True,
-                              timeout=120, check=False)  # fmt: skip
+                              timeout=240, check=False)  # fmt: skip
         assert done.returncode == expected, done.stderr
         return done.stdout + done.stderr
 

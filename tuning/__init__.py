@@ -1,1 +1,1 @@
-"""The machine learning: no Celery, no SQL and no HTTP in it; usable from a notebook."""
+"""Contains the machine learning without Celery, SQL and HTTP; a notebook can use it."""

@@ -1,9 +1,9 @@
-"""What torch, CUDA and the machine say when they fail, as errors of ours; without torch, so that anybody may ask.
+"""Translates errors of torch, CUDA and the machine into celora's errors; without torch, so that any module may use it.
 
-Three things run out or break, and each wants another answer: the device's memory (smaller passes), the machine's
-memory (another machine, smaller data), the device itself (a new process, and an eye on the worker). The type decides
-where there is one; many libraries raise a bare RuntimeError, and then its words do. A device-side assert is the
-device's failure too, whatever set it off: nothing can be computed in the process any more.
+There are three kinds of failure, and each needs another remedy: the device's memory (smaller passes), the machine's
+memory (another machine, smaller data), the device itself (a new process, and attention to the worker). The error's type
+decides where a specific type exists. Many libraries raise a bare RuntimeError, and then its message decides. A
+device-side assert is a failure of the device too, whatever its cause: the process can compute nothing more.
 """
 
 import errno
@@ -17,14 +17,14 @@ from typing import Any
 
 import psutil
 
-from ..settings.errors import CeloraError, DeviceError, HostMemoryError, OutOfMemoryError, TrainingError
-from .checkpoint import room
+from ..errors import CeloraError, DeviceError, HostMemoryError, OutOfMemoryError, TrainingError
+from ..storage.disk_space import room
 from .recipe import Recipe
 
 DEVICE_MEMORY = re.compile(
     r"(CUDA|HIP) out of memory|(CUDA|HIP)( driver)? error: out of memory|Triton Error \[\w+\]: out of memory"
     r"|CU(BLAS|DNN|SOLVER|SPARSE)_STATUS_ALLOC_FAILED"
-    r"|Error out of memory at line \d+ in file"  # bitsandbytes, which prints this and leaves
+    r"|Error out of memory at line \d+ in file"  # bitsandbytes, which prints this and ends the process
 )
 HOST_MEMORY = re.compile(
     r"DefaultCPUAllocator: (can't allocate|not enough) memory|Cannot allocate memory|std::bad_alloc"
@@ -38,19 +38,19 @@ DEVICE = re.compile(
     r"|Error \w[^\n]* at line \d+ in file [^\n]*\.cu\b"  # bitsandbytes' kernels
 )
 SPEAKERS = (RuntimeError, OSError, AssertionError)
-"""Types that device errors come as, where they have none of their own."""
+"""Types of device errors that have no type of their own."""
 
 
 @dataclass
 class Situation:
-    """What a process is doing, so that its failure can say so.
+    """The present activity of a process, for the explanation of a failure.
 
     Attributes:
         device: ``cpu`` or ``cuda``.
-        folder: Where it writes; None where it writes nothing.
+        folder: The folder that the process writes to; None where it writes nothing.
         doing: loading, training, evaluating, saving or generating.
-        step: The optimizer step in hand.
-        recipe: With which settings.
+        step: The current optimizer step.
+        recipe: The settings of the run.
     """
 
     device: str
@@ -60,7 +60,7 @@ class Situation:
     recipe: Recipe | None = None
 
     def facts(self) -> dict[str, Any]:
-        """The numbers that a decision about another attempt needs."""
+        """Return the numbers that a decision about another attempt needs."""
         facts: dict[str, Any] = {"phase": self.doing, "step": self.step, "device": self.device}
         if self.recipe is not None:
             names = ("micro_batch", "accumulation", "gradient_checkpointing", "max_length")
@@ -69,11 +69,11 @@ class Situation:
 
 
 def kind_of(error: BaseException, device: str) -> type[TrainingError] | None:
-    """Which of the three it is; None where it is none of them.
+    """Return the kind of failure of an error; None where it is none of the three kinds.
 
     Args:
-        error: What was raised; what it was raised from counts too.
-        device: Where the model is. On ``cpu`` the memory of torch's own allocator is the device's.
+        error: The exception; its causes count too.
+        device: The model's device. On ``cpu`` the memory of torch's own allocator is the device's.
     """
     for one in _chain(error):
         text, names = str(one), {kind.__name__ for kind in type(one).__mro__}
@@ -89,7 +89,7 @@ def kind_of(error: BaseException, device: str) -> type[TrainingError] | None:
 
 
 def kind_of_log(tail: str) -> type[TrainingError] | None:
-    """The same from the end of a log, where a library ended the process without raising anything."""
+    """Return the kind of failure by the end of a log, where a library ended the process without an exception."""
     for pattern, kind in ((DEVICE_MEMORY, OutOfMemoryError), (HOST_MEMORY, HostMemoryError), (DEVICE, DeviceError)):
         if pattern.search(tail):
             return kind
@@ -98,11 +98,11 @@ def kind_of_log(tail: str) -> type[TrainingError] | None:
 
 @contextmanager
 def explained(situation: Situation) -> Generator[None]:
-    """Errors of torch, safetensors, CUDA and Python as ours; what we raised ourselves passes through.
+    """Translate errors of torch, safetensors, CUDA and Python into celora's; celora's own errors pass unchanged.
 
     Raises:
-        OutOfMemoryError, HostMemoryError, DeviceError: As ``kind_of`` tells them apart, with the situation's facts.
-        DiskFullError: There is no space left in the situation's folder.
+        OutOfMemoryError, HostMemoryError, DeviceError: By the result of ``kind_of``, with the situation's facts.
+        DiskFullError: The situation's folder has no space left.
     """
     writing: AbstractContextManager[None] = nullcontext() if situation.folder is None else room(situation.folder, 0)
     try:
@@ -155,7 +155,7 @@ def _smaller(situation: Situation) -> str:
 
 
 def _device_memory(device: str) -> dict[str, int]:
-    """How full the device is; nothing where torch was not loaded, or CUDA cannot say any more."""
+    """Return the device's memory use; empty where torch was not loaded, or CUDA can no longer report it."""
     if "torch" not in sys.modules:
         return {}
     from . import device as devices  # noqa: PLC0415  (it imports torch)

@@ -1,20 +1,20 @@
-"""What the supervisor and the trainer program say to each other: one JSON object a line.
+"""Defines the messages between the supervisor and the trainer program: one JSON object a line.
 
-Requests go in on the trainer's standard input; end of file there means that the supervisor is gone. After the request
-come ``{"op": "cancel", "job": ID}`` and, where it is ``acknowledged``, ``{"op": "kept", "job": ID, "step": N}``. Events
-come out on a pipe end of their own, because libraries print. No torch here: both sides import this module.
+The trainer reads requests on its standard input; end of file there means that the supervisor is gone. After the request
+come ``{"op": "cancel", "job": ID}`` and, where it is ``acknowledged``, ``{"op": "kept", "job": ID, "step": N}``. The
+trainer writes events to a pipe of their own, because libraries print. No torch here: both sides import this module.
 
 An event line is ``{"v": 1, "event": NAME, "job": ID, "attempt": N, …}``:
 
     phase       phase (words), done, total (any unit, or null)      what happens before the first step; eta_s if known
     started     resolved, planned_steps, resume_step, trainable_parameters, total_parameters, unquantized_layers
-    progress    step, steps, epoch, loss, learning_rate, grad_norm, tokens, tokens_per_s, eta_s,
-                gpu_memory_bytes, gpu_utilisation (the last two null on a CPU)
-    eval        step, eval_loss
+    progress    step, steps, epoch, loss, accuracy (of tokens, null under preferences), learning_rate, grad_norm,
+                tokens, tokens_per_s, eta_s, gpu_memory_bytes, gpu_utilisation (the last two null on a CPU)
+    eval        step, eval_loss, eval_accuracy
     sample      step, prompt, answer, reference
-    checkpoint  step, path, size_bytes
+    checkpoint  step, path, size_bytes; epoch where it was asked for at the end of an epoch
     note        level (info, warning), message; kind (a stable word) and data, where programs may want to know
-    receipt     receipt       what was found out about data that is refused; the good one is in prepare's result
+    receipt     receipt       the receipt of data that is refused; that of good data is in prepare's result
     done        result (one of the Result models below, as JSON)
     failed      error {code, message, hint, facts}; the facts are numbers, those of a lack of memory: phase, step,
                 micro_batch, accumulation, gradient_checkpointing, max_length, total_bytes, used_bytes, peak_bytes
@@ -23,10 +23,12 @@ An event line is ``{"v": 1, "event": NAME, "job": ID, "attempt": N, …}``:
 
 import json
 from collections.abc import Callable
+from fnmatch import fnmatch
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
+from ..storage.json_values import storable
 from .recipe import Adjusted, Recipe, ResolvedRecipe
 
 PROTOCOL_VERSION = 1
@@ -42,7 +44,7 @@ class _Message(BaseModel):
 
 
 class Base(_Message):
-    """A resolved base model: enough to find the very same weights again on any machine."""
+    """Names a resolved base model so that any machine finds the very same weights."""
 
     source: str = Field(description="what the caller wrote")
     kind: Literal["hub", "folder", "gguf", "catalogue"]
@@ -54,12 +56,19 @@ class Base(_Message):
 
 
 class HubAccess(_Message):
-    """How base models may be fetched; the token itself comes in the environment (HF_TOKEN), never in a message."""
+    """Limits the fetching of base models; the token comes in the environment (HF_TOKEN), never in a message."""
 
     endpoint: str = "https://huggingface.co"
     offline: bool = False
     allowed_bases: list[str] = Field(default_factory=list, description="shell patterns; empty allows all")
     remote_code_bases: list[str] = Field(default_factory=list)
+    local_roots: list[str] | None = Field(
+        default=None, description="folders that local bases may be read from; null: whoever asks named files of his own"
+    )
+
+    def allows_code(self, name: str) -> bool:
+        """Return whether the operator listed the base among those whose own code may run."""
+        return any(fnmatch(name, pattern) for pattern in self.remote_code_bases)
 
 
 class _Request(_Message):
@@ -72,7 +81,7 @@ class _Request(_Message):
 
 
 class Limits(_Message):
-    """What the trainer program may take while it reads foreign data; 0 is no limit."""
+    """Limits the resources of the trainer program while it reads foreign data; 0 is no limit."""
 
     memory_bytes: int = Field(default=0, description="memory of its own, beside what libraries map")
     cpu_s: int = Field(default=0, description="CPU seconds, all threads together")
@@ -84,15 +93,18 @@ class Limits(_Message):
 
 
 class SourceAccess(_Message):
-    """Where datasets may be fetched from, beside local files; the default is nowhere."""
+    """Names the allowed origins of datasets beside local files; the default allows none."""
 
     allowed_schemes: list[str] = Field(default_factory=list, description="of https, http, s3, gs, hub")
     allowed_hosts: list[str] = Field(default_factory=list, description="hosts and buckets, shell patterns")
     max_bytes: int = Field(default=0, description="size of the largest file that is fetched; 0: no limit")
+    local_roots: list[str] | None = Field(
+        default=None, description="folders that local files may be read from; null: whoever asks named files of his own"
+    )
 
 
 class DeviceType(_Message):
-    """One type of device that the receipt estimates for."""
+    """Describes one type of device that the receipt estimates for."""
 
     name: str = Field(description="as the catalogue calls it")
     kind: Literal["cpu", "cuda"]
@@ -110,6 +122,9 @@ class PrepareRequest(_Request):
     revision: str | None = None
     dataset: str = Field(description="training rows: a local path, or a source that may be fetched")
     eval_datasets: dict[str, str] = Field(default_factory=dict, description="held-out rows by name, alike")
+    file_names: dict[str, str] = Field(
+        default_factory=dict, description="names of files by set, for people, where the path has another: faq.jsonl"
+    )
     columns: dict[str, str] = Field(default_factory=dict, description="what the files call the columns we know")
     sources: SourceAccess = SourceAccess()
     eval_fraction: float = 0.1
@@ -118,10 +133,13 @@ class PrepareRequest(_Request):
     out_dir: str = Field(description="where the prepared files are written")
     duplicates: Literal["drop", "keep"] = Field("drop", description="what becomes of repeated training rows")
     near_duplicates: float | None = Field(None, description="similarity from which on a row counts as repeated")
+    unknown_keys: Literal["refuse", "warn", "ignore"] = Field("warn", description="what becomes of keys not read")
+    too_long: Literal["cut", "drop"] = Field("cut", description="what becomes of rows longer than max_length")
     devices: list[DeviceType] = Field(default_factory=list[DeviceType], description="what the receipt estimates for")
     eval_max_rows: int = Field(200, description="rows for which evaluate will generate; for the estimate alone")
     eval_max_new_tokens: int = Field(256, description="tokens it will generate a row; for the estimate alone")
     limits: Limits = Limits()
+    owner: str = Field("", description="whose prepared data may be reused; empty: everybody's")
 
 
 class IndexRequest(_Request):
@@ -130,11 +148,12 @@ class IndexRequest(_Request):
     op: Literal["index"] = "index"
     dataset: str = Field(description="local path")
     out_file: str = Field(description="where the sorted hashes are written")
+    examples: bool = Field(default=False, description="whether each row must be an example that can be trained on")
     limits: Limits = Limits()
 
 
 class IndexResult(_Message):
-    """What a dataset file holds."""
+    """Reports the content of a dataset file."""
 
     rows: int
     distinct_rows: int
@@ -143,7 +162,7 @@ class IndexResult(_Message):
 
 
 class PrepareResult(_Message):
-    """What ``prepare`` found out."""
+    """Reports the result of ``prepare``."""
 
     base: Base
     dataset_sha256: str
@@ -170,6 +189,8 @@ class TrainRequest(_Request):
     seed: int
     out_dir: str = Field(description="this attempt's folder: adapter/, checkpoints/, trackers/")
     resume_from: str | None = Field(None, description="folder of a committed checkpoint")
+    start_from: str | None = Field(None, description="folder of the adapter that training goes on from")
+    reference: str | None = Field(default=None, description="folder of the adapter that preferences are compared with")
     device: Literal["cpu", "cuda"] = "cpu"
     device_memory_bytes: int = Field(0, description="memory the job may plan with; 0: ask the device")
     keep_checkpoints: int = 2
@@ -180,7 +201,7 @@ class TrainRequest(_Request):
 
 
 class TrainResult(_Message):
-    """What training did; it is only sent when every planned step was done and all of it was finite."""
+    """Reports the result of training; it is sent only after every planned step, all of them finite."""
 
     resolved: ResolvedRecipe
     steps: int
@@ -200,7 +221,7 @@ class TrainResult(_Message):
 
 
 class Rival(_Message):
-    """Another adapter on the same base, to be measured on the same rows."""
+    """Names another adapter on the same base, to be measured on the same rows."""
 
     side: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,31}$")] = Field(
         description="what it is called in the metrics and rows; not base and not tuned"
@@ -220,6 +241,7 @@ class EvaluateRequest(_Request):
     max_rows: int = 200
     max_new_tokens: int = 256
     trainer_eval_loss: float | None = None
+    reference: str | None = Field(default=None, description="folder of the adapter that preferences are compared with")
     rivals: list[Rival] = Field(default_factory=list[Rival], description="measured on the same base, in this process")
     whole_sets: list[str] = Field(default_factory=list, description="held-out sets that max_rows does not limit")
     serving_dtype: Dtype | None = Field(
@@ -228,19 +250,24 @@ class EvaluateRequest(_Request):
     seed: int = 0
     out_dir: str = Field(description="where rows.<set>.jsonl is written")
     device: Literal["cpu", "cuda"] = "cpu"
+    owner: str = Field("", description="whose answers of the base may be reused; empty: everybody's")
 
 
 class EvaluateResult(_Message):
-    """Base against tuned, and the checks."""
+    """Reports the figures of base and adapter, and the checks."""
 
     metrics: dict[str, Any] = Field(
         description="{'base': {…}, 'tuned': {…}, 'sets': {name: {'rows': n, 'base': {…}, 'tuned': {…}}}}; each {…} has "
-        "eval_loss, perplexity and, where asked, exact_match, rouge_1, rouge_2, rouge_l, bleu, tokens_per_s; "
+        "eval_loss, perplexity and, where asked, exact_match, exact_match_raw, of rows with tools tool_name, "
+        "tool_arguments, tool_over and tool_under, rouge_1, rouge_2, rouge_l, bleu, tokens_per_s, and "
+        "of preferences reward_accuracy, reward_margin, logp_accuracy, logps_wanted, logps_unwanted, tokens_wanted, "
+        "tokens_unwanted, answer_tokens; "
         "beside base and tuned each rival that could be loaded has its own, by its side"
     )
     samples: list[dict[str, str]] = Field(description="set, prompt, reference, base, tuned: a few answers side by side")
     checks: list[dict[str, Any]] = Field(description="name, ok, detail: what was verified about the adapter")
     servable: dict[str, Any] = Field(description="vllm: bool, reason: why, in words")
+    metrics_version: int = Field(1, description="of the measures' meaning (evaluation/measures.py)")
     unquantized_layers: list[str] = Field(default_factory=list)
     warnings: list[str] = Field(default_factory=list)
 
@@ -260,7 +287,7 @@ class GenerateRequest(_Request):
 
 
 class GenerateResult(_Message):
-    """One answer a prompt."""
+    """Reports one answer a prompt."""
 
     answers: list[str]
 
@@ -277,7 +304,7 @@ class MergeRequest(_Request):
 
 
 class MergeResult(_Message):
-    """A merged model that was read again and answers like base and adapter."""
+    """Reports a merged model that was read again and answers like base and adapter."""
 
     dtype: str
     logits_apart: float = Field(description="root mean square of the difference: merged against base with adapter")
@@ -293,21 +320,11 @@ _requests: TypeAdapter[Request] = TypeAdapter(Request)
 
 
 def parse_request(line: str | bytes) -> Request:
-    """One request line as its model; pydantic's ValidationError where it is none."""
+    """Parse one request line into its model; raises pydantic's ValidationError where it is no request."""
     return _requests.validate_json(line)
 
 
 def event_line(event: str, *, job: str, attempt: int, **fields: Any) -> bytes:
-    """One event as a line of JSON; NaN and infinities become null, since JSON has none."""
+    """Write one event as a line of JSON; a number or text that the record cannot hold is replaced."""
     message = {"v": PROTOCOL_VERSION, "event": event, "job": job, "attempt": attempt, **fields}
-    return json.dumps(_finite(message), ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, float):
-        return value if value - value == 0 else None
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}  # pyright: ignore[reportUnknownVariableType]
-    if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]  # pyright: ignore[reportUnknownVariableType]
-    return value
+    return json.dumps(storable(message), ensure_ascii=False, separators=(",", ":")).encode() + b"\n"

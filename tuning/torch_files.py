@@ -1,9 +1,9 @@
 # pyright: basic
 # (torch ships incomplete types)
-"""The one place where a file of torch's own format is read: optimizer and schedule states that we wrote ourselves.
+"""Reads files of torch's own format: optimizer and schedule states that this program wrote. No other module reads them.
 
-Such files are of pickle's family. ``weights_only`` restricts them to tensors and plain values, and a checkpoint's files
-are only read after its manifest was verified.
+Such files are a kind of pickle. ``weights_only`` restricts them to tensors and plain values, and a checkpoint's files
+are read only after the checkpoint's manifest was verified.
 """
 
 from pathlib import Path

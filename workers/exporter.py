@@ -1,49 +1,54 @@
-"""The installation's figures for Prometheus, from the record, the broker and this machine's devices.
+"""Exports the installation's figures to Prometheus, from the record, the broker and this machine's devices.
 
-Unusual: nothing is counted in the processes that work. Each scrape asks the record, so figures survive every restart
-and are right however many workers there are; run it once for an installation. Labels are names of tenants, workers,
-queues and GPU types; no job's id, text or secret is in them.
+Unusual: no worker process keeps counters. Each scrape reads the record, so figures survive every restart and are right
+for any number of workers; run one exporter for an installation. Labels are names of tenants, workers, queues and GPU
+types; they hold no job's id, text or secret.
 """
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from importlib.metadata import version
+from typing import Any
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.registry import Collector
 from sqlalchemy.exc import SQLAlchemyError
 
-from ..models import aggregates
-from ..models.aggregates import Reader, Totals, Unfinished
+from ..errors import CeloraError
 from ..models.database import Database
-from ..models.registry import obstacle
+from ..models.jobs import metrics
+from ..models.jobs.metrics import Reader, Totals, Unfinished
+from ..models.queue import metrics as queue_metrics
+from ..models.queue.metrics import Share
+from ..models.scope.scope import Scope
+from ..models.states import Stage, common_queue
 from ..models.tables import Worker
-from ..settings.errors import CeloraError
+from ..models.workers import Resident, obstacle
 from ..settings.gpus import gpu_catalogue
 from ..settings.settings import Settings
 from . import queues
 from .celery import app
-from .depths import depths
+from .dropped_messages import DroppedMessages
 from .gpu import Load, loads
-from .sending import UNREACHABLE
+from .messages import UNREACHABLE
 
 logger = logging.getLogger(__name__)
 
 BUCKETS_S = (1.0, 10.0, 60.0, 300.0, 900.0, 3600.0, 4 * 3600.0, 12 * 3600.0, 24 * 3600.0, 72 * 3600.0)
-"""A stage runs for seconds to days."""
+"""Bounds of the histogram of stages, which run for seconds to days."""
 
 Values = GaugeMetricFamily | CounterMetricFamily
 Family = Values | HistogramMetricFamily
 
 
 class Exporter(Collector):
-    """Answers a scrape with what stands in the record at that moment.
+    """Answers a scrape with the figures of the record at that moment.
 
     Args:
         database: The record.
-        settings: Of the installation.
-        reader: Adds up what only grows.
+        settings: Settings of the installation.
+        reader: Sums the figures that only grow.
     """
 
     def __init__(self, database: Database, settings: Settings, reader: Reader | None = None) -> None:
@@ -52,19 +57,21 @@ class Exporter(Collector):
         self._histogram = _Histogram()
 
     def catch_up(self) -> None:
-        """Read the whole history once, before the first scrape: with many jobs that takes longer than a scrape may."""
-        with self._database.session() as session:
+        """Read the whole history once before the first scrape: for many jobs that takes longer than a scrape may."""
+        with self._database.session(Scope.everything) as session:
             self._histogram.take(self._reader.read(session).stages)
 
     def collect(self) -> Iterator[Family]:
-        """Every metric family; those of a part that is away are missing, and ``celora_record_up`` says so."""
+        """Yield every metric family; those of an unreachable part are missing, which ``celora_record_up`` shows."""
         began = time.monotonic()
         yield _gauge("celora_info", "Version of this exporter.", {"version": version("celora")}, 1)
         try:
-            with self._database.session() as session:
-                unfinished, workers = aggregates.unfinished(session), aggregates.workers(session)
-                age_s, unannounced = aggregates.reaper_age_s(session), aggregates.unannounced(session)
-                tries, totals = aggregates.attempts(session), self._reader.read(session)
+            with self._database.session(Scope.everything) as session:
+                unfinished, workers = metrics.unfinished(session), metrics.workers(session)
+                age_s, unannounced = metrics.reaper_age_s(session), metrics.unannounced(session)
+                tries, totals = metrics.attempts(session), self._reader.read(session)
+                ages = queue_metrics.waiting_ages(session)
+                shares = queue_metrics.shares(session, self._settings.share_half_life_hours * 3600)
         except (SQLAlchemyError, CeloraError) as error:
             logger.warning("the record cannot be read: %s", error)
             yield _gauge("celora_record_up", "Whether the record can be read.", {}, 0)
@@ -72,8 +79,11 @@ class Exporter(Collector):
             self._histogram.take(totals.stages)
             yield _gauge("celora_record_up", "Whether the record can be read.", {}, 1)
             yield from _waiting(unfinished, self._settings)
+            yield _ages(ages)
+            yield from _shares(shares)
             yield from _at_work(unfinished)
             yield from _workforce(workers, unfinished, self._settings)
+            yield from _hosts(workers)
             yield from _history(totals)
             yield _attempts(tries)
             yield self._histogram.family()
@@ -95,7 +105,7 @@ class Exporter(Collector):
         names = [queue.name for queue in queues.declared(gpu_catalogue(self._settings.gpus))]
         up = "Whether the broker can be reached."
         try:
-            waiting = depths(app, names)
+            waiting = queues.depths(app, names)
         except UNREACHABLE as error:
             logger.warning("the broker cannot be asked: %s", type(error).__name__)
             yield _gauge("celora_broker_up", up, {}, 0)
@@ -107,10 +117,27 @@ class Exporter(Collector):
         for name, count in waiting.items():
             _add(family, [name], count)
         yield family
+        yield from self._dropped()
+
+    def _dropped(self) -> Iterator[Family]:
+        family = CounterMetricFamily(
+            "celora_messages_dropped", "Malformed messages that workers dropped, by queue.", labels=["queue"]
+        )
+        try:
+            with app.connection_for_read() as connection:
+                channel: Any = connection.default_channel
+                with channel.conn_or_acquire() as client:
+                    counts = DroppedMessages(client).counts()
+        except UNREACHABLE as error:
+            logger.warning("the dropped messages cannot be counted: %s", type(error).__name__)
+            return
+        for name, count in sorted(counts.items()):
+            _add(family, [name], count)
+        yield family
 
 
 class _Histogram:
-    """Seconds of stages, kept from scrape to scrape."""
+    """Counts the seconds of stages, kept from scrape to scrape."""
 
     def __init__(self) -> None:
         self._counts: dict[tuple[str, str], list[int]] = {}
@@ -154,14 +181,36 @@ def _waiting(unfinished: Unfinished, settings: Settings) -> Iterator[Family]:
     )  # fmt: skip
     ages: dict[str, float] = {}
     for job in unfinished.running:
-        ages[job.queue] = max(ages.get(job.queue, 0.0), settings.lease_s - job.lease_left_s)
+        left_s = (job.lease_until - unfinished.at).total_seconds() if job.lease_until else 0.0
+        queue = common_queue(str(job.queue))
+        ages[queue] = max(ages.get(queue, 0.0), settings.lease_s - left_s)
     for queue, age_s in sorted(ages.items()):
         _add(lease, [queue], age_s)
     yield lease
 
 
+def _ages(ages: Mapping[tuple[str, str], Mapping[float, float]]) -> Family:
+    family = GaugeMetricFamily(
+        "celora_waiting_age_seconds", "Time since waiting jobs were accepted, by quantile.",
+        labels=["tenant", "gpu", "quantile"],
+    )  # fmt: skip
+    for (tenant, gpu), quantiles in sorted(ages.items()):
+        for quantile, seconds in quantiles.items():
+            _add(family, [tenant, gpu, f"{quantile:g}"], seconds)
+    return family
+
+
+def _shares(shares: Mapping[str, Share]) -> Iterator[Family]:
+    used = GaugeMetricFamily("celora_share_used", "Part of the recent GPU time that a tenant used.", labels=["tenant"])
+    due = GaugeMetricFamily("celora_share_due", "Part that the tenant's weight gives it.", labels=["tenant"])
+    for tenant, share in sorted(shares.items()):
+        _add(used, [tenant], share.used)
+        _add(due, [tenant], share.due)
+    yield from (used, due)
+
+
 def _at_work(unfinished: Unfinished) -> Iterator[Family]:
-    """What the running trainers last told, by worker."""
+    """Yield the latest figures of the running trainers, by worker."""
     labels = ["worker", "gpu_type", "tenant"]
     families = {
         "tokens_per_s": GaugeMetricFamily(
@@ -177,8 +226,10 @@ def _at_work(unfinished: Unfinished) -> Iterator[Family]:
     for job in unfinished.running:
         for name, family in families.items():
             value: float | None = getattr(job, name)
+            if name == "tokens_per_s" and job.stage != Stage.TRAIN:
+                continue  # later stages keep the last speed of the training
             if value is not None:
-                _add(family, [job.worker, job.gpu_type, job.tenant], value)
+                _add(family, [str(job.worker), job.gpu_type or "none", job.tenant], value)
     yield from families.values()
 
 
@@ -190,7 +241,7 @@ def _workforce(workers: list[Worker], unfinished: Unfinished, settings: Settings
     states: dict[tuple[str, str, str], int] = {}
     for worker in workers:
         why = obstacle(worker, settings.foreign_memory_bytes)
-        for name in worker.queues:
+        for name in {common_queue(name) for name in worker.queues}:
             able[name] = able.get(name, 0) + (0 if why else worker.slots)
         state = "able" if not why else why.partition(":")[0].split(" ")[0]
         key = (worker.kind, worker.gpu_type or "none", state if state != "somebody" else "occupied")
@@ -202,6 +253,27 @@ def _workforce(workers: list[Worker], unfinished: Unfinished, settings: Settings
     for key, number in sorted(states.items()):
         _add(count, list(key), number)
     yield from (slots, free, count)
+
+
+def _hosts(workers: list[Worker]) -> Iterator[Family]:
+    """Yield the figures of the trainer hosts, which keep a base between jobs, by worker."""
+    labels = ["worker", "gpu_type"]
+    memory = GaugeMetricFamily(
+        "celora_host_memory_bytes", "Memory that a worker's trainer host holds on its device.", labels=labels
+    )
+    base = GaugeMetricFamily("celora_host_base_bytes", "The part of it that is the base.", labels=labels)
+    runs = GaugeMetricFamily("celora_host_runs", "Runs inside a worker's trainer host.", labels=labels)
+    age = GaugeMetricFamily("celora_host_age_seconds", "Seconds since a worker's trainer host started.", labels=labels)
+    for worker in workers:
+        host = Resident.read(worker.resident) if worker.status != "offline" else None
+        if host is None:
+            continue
+        names = [worker.id, worker.gpu_type or "none"]
+        _add(memory, names, host.memory_bytes)
+        _add(base, names, host.base_bytes)
+        _add(runs, names, host.runs)
+        _add(age, names, max(0.0, time.time() - host.started_at))
+    yield from (memory, base, runs, age)
 
 
 def _history(totals: Totals) -> Iterator[Family]:
@@ -219,7 +291,12 @@ def _history(totals: Totals) -> Iterator[Family]:
     reaped = CounterMetricFamily("celora_reaped", "Jobs taken from lost workers, by what followed.", labels=["reason"])
     _add(reaped, ["returned"], totals.events["worker_lost"])
     _add(reaped, ["gave_up"], totals.failures["worker_lost"])
-    yield from (ended, failed, retries, attempts, reaped)
+    preempted = CounterMetricFamily("celora_preemptions", "Jobs that had to give their slot to an urgent one.")
+    _add(preempted, [], totals.events["preempt_requested"])
+    pauses = CounterMetricFamily("celora_budget_pauses", "Jobs that paused at a limit of money or time.", labels=["of"])
+    _add(pauses, ["job"], totals.events["budget_reached"])
+    _add(pauses, ["tenant"], totals.events["limit_reached"])
+    yield from (ended, failed, retries, attempts, reaped, preempted, pauses)
     for name, text, sums in (
         ("celora_cost_dollars", "What ended jobs cost, US dollars.", totals.cost),
         ("celora_gpu_seconds", "Time that ended jobs held a device.", totals.gpu_seconds),
@@ -238,7 +315,7 @@ def _attempts(tries: dict[str, int]) -> Family:
 
 
 def _devices(found: list[Load]) -> Iterator[Family]:
-    """This machine's own devices, by NVML; families without values where it has none."""
+    """Yield the figures of this machine's devices, read by NVML; families without values where there is no device."""
     used = GaugeMetricFamily("celora_device_memory_used_bytes", "Used memory.", labels=["device", "gpu_type"])
     total = GaugeMetricFamily("celora_device_memory_bytes", "Memory.", labels=["device", "gpu_type"])
     busy = GaugeMetricFamily("celora_device_utilisation", "Utilisation, of 100.", labels=["device", "gpu_type"])

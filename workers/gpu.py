@@ -1,7 +1,7 @@
-"""What devices this machine has, asked of NVML; a machine without a GPU has devices of type ``cpu``.
+"""Lists this machine's devices by NVML; a machine without a GPU has devices of type ``cpu``.
 
-Devices are pinned by UUID, since NVML and CUDA number them differently. A driver that is there and does not answer is
-an error: falling back to the CPU would take a GPU job and crawl.
+Devices are pinned by UUID, since NVML and CUDA number them differently. A driver that is installed and does not answer
+is an error: a worker that fell back to the CPU would take a GPU job and train it very slowly.
 """
 
 import warnings
@@ -12,19 +12,19 @@ from typing import Any
 
 import psutil
 
-from ..settings.errors import SettingsError, UnavailableError
+from ..errors import SettingsError, UnavailableError
 from ..settings.gpus import GpuType, identify
 
 
 @dataclass(frozen=True, kw_only=True)
 class Device:
-    """One device that a worker can be pinned to.
+    """A device that a worker can be pinned to.
 
     Attributes:
         index: Its number on this machine.
         gpu_type: The catalogue's name of its type.
         uuid: NVML's UUID; empty for a CPU.
-        name: As the driver reports it.
+        name: Its name as the driver reports it.
         memory_bytes: Device memory, or main memory for a CPU.
     """
 
@@ -36,7 +36,7 @@ class Device:
 
 
 def devices(types: Mapping[str, GpuType]) -> list[Device]:
-    """Every GPU of this machine; an empty list where there is none.
+    """List every GPU of this machine; an empty list where there is none.
 
     Raises:
         UnavailableError: There is an NVIDIA driver and it does not answer.
@@ -52,10 +52,10 @@ def devices(types: Mapping[str, GpuType]) -> list[Device]:
 
 
 def device(index: int, types: Mapping[str, GpuType]) -> Device:
-    """The device with this number; on a machine without a GPU each number is a CPU device.
+    """Return the device with this number; on a machine without a GPU each number is a CPU device.
 
     Raises:
-        SettingsError: The machine has GPUs, and fewer than that.
+        SettingsError: The machine has GPUs, but none with this number.
     """
     found = devices(types)
     if not found:
@@ -70,11 +70,11 @@ def device(index: int, types: Mapping[str, GpuType]) -> Device:
 
 @dataclass(frozen=True, kw_only=True)
 class Reading:
-    """Who uses a device's memory, as NVML tells it at one moment.
+    """The use of a device's memory as NVML reports it at one moment.
 
     Attributes:
-        used_bytes: All that is taken, what the driver keeps for itself aside.
-        processes: Process id and bytes of each that is known; None where NVML does not tell the bytes.
+        used_bytes: All used bytes, without the driver's own reserve.
+        processes: Id and bytes of each known process; None where NVML does not report the bytes.
     """
 
     used_bytes: int
@@ -116,7 +116,7 @@ class Driver:
 
 
 def driver() -> Driver | None:
-    """The driver; None on a machine without NVIDIA devices.
+    """Read the driver's versions; None on a machine without NVIDIA devices.
 
     Raises:
         UnavailableError: There is an NVIDIA driver and it does not answer.
@@ -134,7 +134,7 @@ def driver() -> Driver | None:
 
 
 def _running(nvml: Any, handle: Any, kind: str) -> list[Any]:
-    """The processes of a kind; none where the device (a slice of one, say) does not tell them."""
+    """List the processes of a kind; none where the device (a slice of a GPU, say) does not report them."""
     try:
         return list(getattr(nvml, f"nvmlDeviceGet{kind}RunningProcesses")(handle))
     except (nvml.NVMLError_NotSupported, nvml.NVMLError_NoPermission):
@@ -155,7 +155,7 @@ def _device(nvml: Any, index: int, types: Mapping[str, GpuType]) -> Device:
 
 
 def _nvml() -> Any:
-    """The initialised NVML, or None where this machine has no NVIDIA device at all."""
+    """Initialise NVML and return it; None where this machine has no NVIDIA device at all."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the package warns about its own older name
         import pynvml as nvml  # noqa: PLC0415  (only a worker needs it)  # pyright: ignore[reportMissingTypeStubs]
@@ -173,14 +173,14 @@ def _nvml() -> Any:
 
 @dataclass(frozen=True, kw_only=True)
 class Load:
-    """How busy a device is at this moment.
+    """The load of a device at one moment.
 
     Attributes:
-        uuid: NVML's.
+        uuid: NVML's UUID.
         gpu_type: The catalogue's name of its type.
         memory_bytes: Its memory.
-        used_bytes: What of it is taken, by whomever.
-        utilisation: Of 100, over NVML's last sample period; None where the device does not tell.
+        used_bytes: The used part of its memory, by any process.
+        utilisation: Percent of NVML's last sample period; None where the device does not report it.
     """
 
     uuid: str
@@ -191,7 +191,7 @@ class Load:
 
 
 def loads(types: Mapping[str, GpuType]) -> list[Load]:
-    """How busy each GPU of this machine is; an empty list where there is none.
+    """Measure the load of each GPU of this machine; an empty list where there is none.
 
     Raises:
         UnavailableError: There is an NVIDIA driver and it does not answer.

@@ -24,5 +24,11 @@ keep postgres_password "$(random)"
 keep broker_password "$(random)"
 keep grafana_password "$(random)"
 keep flower_auth "celora:$(random)"
+keep celora_record_secret "$(random)"
 keep celora_database_url "postgresql://celora:$(cat secrets/postgres_password)@postgres:5432/celora"
 keep celora_broker_url "redis://:$(cat secrets/broker_password)@broker:6379/0"
+keep celora_worker_broker_url "redis://celora-worker:$(random)@broker:6379/0"
+# The broker's users and their rights: docs/howto/broker-roles.md.
+worker_password=$(sed 's/.*celora-worker:\([^@]*\)@.*/\1/' secrets/celora_worker_broker_url)
+keep broker_users "$(sed -e "s/APPLICATION_PASSWORD/$(cat secrets/broker_password)/" \
+    -e "s/WORKER_PASSWORD/$worker_password/" broker_users.template)"

@@ -1,1 +1,1 @@
-"""Alembic migrations, shipped in the package."""
+"""Migrates the record with Alembic, by migrations that the package ships."""

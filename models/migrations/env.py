@@ -1,4 +1,4 @@
-"""Alembic's environment; ``schema`` hands it an open connection, it is never run from Alembic's own command."""
+"""Runs Alembic's migrations on an open connection from ``schema``; Alembic's own command never runs this module."""
 
 from alembic import context
 from sqlalchemy import Connection, MetaData

@@ -1,4 +1,4 @@
-"""Brings a database's tables to this program's version, or says that they are of another.
+"""Migrates a database's tables to this program's version, and refuses tables of another version.
 
 One process migrates at a time: PostgreSQL by an advisory lock, SQLite by its write lock. The whole upgrade is one
 transaction in both, so that a crash in the middle leaves the version that was there.
@@ -18,20 +18,26 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import URL, Connection, NullPool, func, select
 
-from ...settings.errors import SettingsError, UnavailableError
-from ..database import BUSY_TIMEOUT_S, MIGRATE, lock_key, new_engine, take_write_lock
+from ...errors import SettingsError, UnavailableError
+from ..engine import BUSY_TIMEOUT_S, MIGRATE, lock_key, new_engine, take_write_lock
 from ..tables import Table
 
 _one_at_a_time = threading.Lock()
-"""Alembic keeps the migration that runs in globals of its module: two threads would take each other's apart."""
+"""Alembic keeps the running migration in globals of its module: two threads would overwrite each other's state."""
 
 
-def upgrade(url: URL, revision: str = "head") -> None:
-    """Upgrade the tables; makes the SQLite file, and its folder, where there are none."""
+def upgrade(url: URL, revision: str = "head") -> tuple[str | None, str | None]:
+    """Upgrade the tables; make the SQLite file and its folder where they are missing.
+
+    Returns:
+        The versions of the tables before and after.
+    """
     if url.get_backend_name() == "sqlite":
         _make_file(Path(str(url.database)))
     with _one_at_a_time, _alone(url) as connection:
+        before = revision_of(connection)
         command.upgrade(_config(connection), revision)
+        return before, revision_of(connection)
 
 
 def downgrade(url: URL, revision: str) -> None:
@@ -40,13 +46,18 @@ def downgrade(url: URL, revision: str) -> None:
         command.downgrade(_config(connection), revision)
 
 
+def revision_of(connection: Connection) -> str | None:
+    """Return the version of the tables; None where there are none."""
+    return MigrationContext.configure(connection).get_current_revision()
+
+
 def require(connection: Connection, shown: str) -> None:
     """Check that the tables are of this program's version.
 
     Raises:
         SettingsError: They are missing, older or newer.
     """
-    found = MigrationContext.configure(connection).get_current_revision()
+    found = revision_of(connection)
     script = ScriptDirectory.from_config(_config(connection))
     if found == script.get_current_head():
         return
@@ -61,9 +72,9 @@ def require(connection: Connection, shown: str) -> None:
 
 
 def _make_file(path: Path) -> None:
-    """Make a SQLite file in WAL mode, which it keeps: readers and the writer do not wait for each other.
+    """Make a SQLite file in WAL mode, which is permanent: readers and the writer do not wait for each other.
 
-    The switch itself fails at once while another process reads or writes, whatever the time-out; hence the loop.
+    The switch to WAL fails at once while another process reads or writes, under any time-out; hence the loop.
     """
     deadline = time.monotonic() + BUSY_TIMEOUT_S
     while True:
@@ -91,7 +102,7 @@ def _config(connection: Connection) -> Config:
 
 @contextmanager
 def _alone(url: URL) -> Generator[Connection]:
-    """A transaction that no other migration runs beside; committed at the end."""
+    """Open a transaction that excludes other migrations; commit it at the end."""
     options: dict[str, Any] = {"poolclass": NullPool}
     if url.get_backend_name() == "sqlite":
         options["foreign_keys"] = False  # a table that is changed is copied and dropped; its references stay

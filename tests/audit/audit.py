@@ -2,6 +2,7 @@
 
 pip-audit says "No known vulnerabilities found" and exits with 0 where its feed knew none of the packages. So a version
 with a known hole is asked about first, the audited set must be the wanted set, and what is ignored must be there still.
+The list of floors is judged before the feed is asked, so that a machine without one learns at least that.
 """
 
 import argparse
@@ -16,6 +17,8 @@ from datetime import UTC, date, datetime
 from functools import partial
 from importlib import metadata
 from pathlib import Path
+
+from audit import floors
 
 ROOT = Path(__file__).parent.parent.parent
 LOCK = ROOT / "constraints.txt"
@@ -47,15 +50,19 @@ def main(arguments):
     given = options.parse_args(arguments)
     locked, installed = pinned(LOCK.read_text()), here()
     wanted = {**installed, **locked}
+    found = floors_of(locked, installed)
+    for fault in found:
+        print(f"audit: {fault}", file=sys.stderr)
     try:
-        found = drift(locked, installed)
+        more = drift(locked, installed)
         require_feed(partial(ask, given.pip_audit, PROBE, given.service), given.service)
-        found += judge(ask(given.pip_audit, wanted, given.service), wanted, ignored(IGNORED.read_text()), today())
+        more += judge(ask(given.pip_audit, wanted, given.service), wanted, ignored(IGNORED.read_text()), today())
     except NoAnswerError as error:
         print(f"audit: FAILED: {error}", file=sys.stderr)
         return 1
-    for fault in found:
+    for fault in more:
         print(f"audit: {fault}", file=sys.stderr)
+    found += more
     verdict = "FAILED" if found else "passed"
     print(f"audit: {verdict}: {len(wanted)} packages ({len(locked)} locked), {len(found)} fault(s)", file=sys.stderr)
     return 1 if found else 0
@@ -84,6 +91,13 @@ def here():
 def plain(name):
     """A distribution's name as PEP 503 compares it."""
     return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def floors_of(locked, installed):
+    """Where the lock, this environment or our requirements lie below the list of floors, or the list is old."""
+    listed = floors.floors(floors.FLOORS.read_text(encoding="utf-8"))
+    wanted = floors.requirements((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    return floors.judge(listed, locked, installed, wanted, today())
 
 
 def drift(locked, installed):

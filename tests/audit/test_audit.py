@@ -3,13 +3,9 @@
 import json
 import sys
 from datetime import date
-from pathlib import Path
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))  # so that ``audit`` is a module
-
-import audit
+from audit import audit
 
 DAY = date(2026, 11, 24)
 WANTED = {"jinja2": "3.1.6", "celery": "5.7.0"}

@@ -1,8 +1,8 @@
 """The mini engine: its weights are a hash chain, so that any lost, repeated or reordered step changes the end.
 
-It keeps the contract of ``celora.tuning.engine.Engine`` without torch. A checkpoint has a second, larger file that is
-derived from the weights, so that a torn or mixed one cannot pass for whole. Each step is also appended to the
-attempt's step log, which tells afterwards what was done twice.
+It keeps the contract of ``celora.tuning.training.engine.Engine`` without torch. A checkpoint has a second, larger file
+that is derived from the weights, so that a torn or mixed one cannot pass for whole. Each step is also appended to the
+attempt's step log, which shows afterwards what was done twice.
 """
 
 import hashlib
@@ -11,9 +11,9 @@ import os
 import time
 from pathlib import Path
 
-from celora.settings.errors import StorageError
+from celora.errors import StorageError
 from celora.settings.failpoints import hit
-from celora.tuning.course import Step
+from celora.tuning.training.engine import EngineFacts, Step, ignore
 
 BALLAST_BYTES = 64 * 1024
 
@@ -55,39 +55,43 @@ class ChainEngine:
         step_s: Seconds that a step takes.
     """
 
+    facts = EngineFacts(trainable_parameters=10, total_parameters=1000)
+    eval_accuracy = None
+
     def __init__(self, weights, log, step_s):
-        self.weights, self.best, self.step = weights, None, 0
-        self.step_s = step_s
+        self.weights, self.best, self.done = weights, None, 0
+        self.step_s, self._due = step_s, 0.0
         log.parent.mkdir(parents=True, exist_ok=True)
         self._log = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
 
-    def run(self, course, resume_from):
-        if resume_from is not None:
-            self._load(resume_from)
-        if not course.begin():
-            return
-        due = time.monotonic()
-        while True:
-            due = max(due + self.step_s, time.monotonic())
-            time.sleep(max(0.0, due - time.monotonic()))
-            self.step += 1
-            hit("step.forward", 1)
-            course.check(self.step, 1e-3, 1.0, 1.0)
-            self.weights = after(self.weights, self.step)
-            os.write(self._log, f"{self.step} {time.monotonic():.6f}\n".encode())
-            if not course.boundary(Step(self.step, self.step / 10, 1.0 / self.step, 1e-3, 0.5, 100)):
-                return
+    def start(self):
+        self._due = time.monotonic()
 
-    def _load(self, folder):
-        state = json.loads((folder / "state.json").read_text())
-        self.weights, self.best, self.step = state["weights"], state["best"], state["step"]
-        if (folder / "ballast.bin").read_bytes() != ballast_of(self.weights):
-            raise StorageError(f"{folder} is a mixture of two checkpoints.")
+    def resume(self, checkpoint):
+        state = json.loads((checkpoint / "state.json").read_text())
+        self.weights, self.best, self.done = state["weights"], state["best"], state["step"]
+        if (checkpoint / "ballast.bin").read_bytes() != ballast_of(self.weights):
+            raise StorageError(f"{checkpoint} is a mixture of two checkpoints.")
+        self.start()
 
-    def evaluate(self):
-        return 1.0 / (1 + self.step)
+    def step(self, report=ignore):
+        self._due = max(self._due + self.step_s, time.monotonic())
+        time.sleep(max(0.0, self._due - time.monotonic()))
+        hit("step.forward", 1)
+        report(1, 1)
+        number = self.done + 1
+        return Step(number, number / 10, 1.0 / number, 1e-3, 0.5, 100)
 
-    def samples(self):
+    def update(self):
+        self.done += 1
+        self.weights = after(self.weights, self.done)
+        os.write(self._log, f"{self.done} {time.monotonic():.6f}\n".encode())
+
+    def evaluate(self, report=ignore):
+        report(1, 1)
+        return 1.0 / (1 + self.done)
+
+    def samples(self, report=ignore):
         return []
 
     def keep_best(self):
@@ -99,8 +103,17 @@ class ChainEngine:
     def save(self, folder):
         (folder / "ballast.bin").write_bytes(ballast_of(self.weights))
         (folder / "state.json").write_text(
-            json.dumps({"weights": self.weights, "best": self.best, "step": self.step}), encoding="utf-8"
+            json.dumps({"weights": self.weights, "best": self.best, "step": self.done}), encoding="utf-8"
         )
+
+    def write_adapter(self, folder):
+        (folder / "adapter_model.safetensors").write_text(self.weights)
+        (folder / "adapter_config.json").write_text(json.dumps({"r": 8, "peft_type": "CHAIN"}))
 
     def memory(self):
         return None, None
+
+    def close(self):
+        if self._log is not None:
+            os.close(self._log)
+            self._log = None

@@ -25,10 +25,11 @@ from pathlib import Path
 from chaos import chain
 from chaos.processes import descends_from, processes_of, trainers_of
 
-from celora.models import history
+from celora.errors import UnavailableError
+from celora.models import queries
 from celora.models.database import Database
+from celora.models.scope.scope import Scope
 from celora.models.tables import Adapter, Announcement, Attempt, Checkpoint, Event, Job, Table, Worker
-from celora.settings.errors import UnavailableError
 
 HERE = Path(__file__).parent
 FINAL = ("completed", "failed", "cancelled")
@@ -41,6 +42,7 @@ SHORT = {
     "CELORA_GRACE_S": "20",
     "CELORA_VISIBILITY_TIMEOUT_S": "5",
     "CELORA_TRAINER_THREADS": "0",
+    "CELORA_WARM_S": "0",
     "OMP_NUM_THREADS": "1",
 }
 """Settings of every process; a cluster's own come on top."""
@@ -318,8 +320,8 @@ class Cluster:
 
     def summary(self, job_id):
         """What ``celora status`` knows."""
-        with self.database.session() as session:
-            return history.job_summary(session, job_id)
+        with self.database.session(Scope.everything) as session:
+            return queries.job_detail(session, job_id).plain()
 
     def steps(self, job_id):
         """The steps that were really done, by attempt: a list of ``(step, monotonic time)`` each."""
@@ -381,7 +383,7 @@ class Cluster:
     def _rows(self, table: type[Table], *conditions):
         from sqlalchemy import select
 
-        with self.database.session() as session:
+        with self.database.session(Scope.everything) as session:
             keys = [column.key for column in table.__mapper__.column_attrs]
             rows = session.scalars(select(table).where(*conditions).order_by(*table.__mapper__.primary_key))
             return [{key: getattr(row, key) for key in keys} for row in rows]

@@ -61,15 +61,15 @@ class Door:
 
 def main():
     """The program: a line of JSON in, a line out."""
-    from celora.settings.errors import CeloraError
-    from celora.tasks import submission
+    from celora.errors import CeloraError
+    from celora.services import jobs
 
     print(json.dumps("ready"), flush=True)
     for line in sys.stdin:
         verb, job_id, fields = json.loads(line)
         began, error, answer = time.monotonic(), None, None
         try:
-            call = getattr(submission, verb)
+            call = getattr(jobs, verb)
             answer = call(fields, job_id=job_id) if verb == "submit" else call(job_id)
         except CeloraError as raised:
             error = {"code": raised.code, "message": raised.message}

@@ -1,7 +1,7 @@
 """Answers trainer requests in processes that it forks, so that a figure with hundreds of them imports torch once.
 
 A forked process is new: it has imported the libraries and done nothing else with them. It answers its request with the
-trainer program's own code, from ``_answer`` on. One order a line on standard input:
+trainer program's own code, from ``answer_request`` on. One order a line on standard input:
 
     request      a trainer request, as JSON
     events       file to which its events go
@@ -31,7 +31,10 @@ def main():
     import torch
 
     torch.set_num_threads(1)
-    from celora.tuning import dataset, evaluation, run, sources  # noqa: F401  (this is what a fork shall not pay for)
+    from celora.tuning.evaluation import evaluate  # noqa: F401  (this is what a fork shall not pay for)
+    from celora.tuning.files import sources  # noqa: F401  (this is what a fork shall not pay for)
+    from celora.tuning.prepare import prepare  # noqa: F401  (this is what a fork shall not pay for)
+    from celora.tuning.training import run  # noqa: F401  (this is what a fork shall not pay for)
 
     print(json.dumps({"ready": True}), flush=True)
     for line in sys.stdin:
@@ -51,34 +54,34 @@ def main():
 def answer(order):
     """In the forked process: arm what is to go wrong, and run the request."""
     from celora.settings import failpoints
-    from celora.tuning import supervision, trainer
     from celora.tuning.protocol import parse_request
+    from celora.tuning.trainer import parent_watch, stages
+    from celora.tuning.trainer.events import EventStream
 
     log = os.open(order.get("log", os.devnull), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     os.dup2(log, 1)
     os.dup2(log, 2)
-    supervision.keep_logging()
+    parent_watch.keep_logging()
     if order.get("failpoints"):
         failpoints._armed = failpoints.parse(order["failpoints"])
     if order.get("poison"):
         poison(**order["poison"])
     request, stop = parse_request(json.dumps(order["request"])), threading.Event()
-    events = Events(os.open(order["events"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644), order.get("at"), stop)
-    events.job, events.attempt = request.job, request.attempt
-    return trainer._answer(request, events, stop)
+    stream = EventStream(os.open(order["events"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644), stop.set)
+    return stages.answer_request(request, events_of(stream, request, order.get("at"), stop), stop)
 
 
-def Events(descriptor, at, stop):  # noqa: N802  (a class, made where the trainer program may be imported)
+def events_of(stream, request, at, stop):
     """The trainer program's events, which make something happen when they tell of it."""
-    from celora.tuning import trainer
+    from celora.tuning.trainer.events import JobEvents
 
-    class Told(trainer.Events):
+    class Told(JobEvents):
         def emit(self, event, **fields):
             super().emit(event, **fields)
             if at and at["event"] == event and at.get("step") in (None, fields.get("step")):
                 happen(at, stop)
 
-    return Told(descriptor, stop.set)
+    return Told(stream, request.job, request.attempt)
 
 
 def happen(at, stop):
@@ -101,11 +104,11 @@ def fill(folder, leave):
 
 def poison(step, what):
     """The first pass of a step gives a NaN: as its loss, or only as its gradient (the root of 0 has no slope)."""
-    from celora.tuning import sft
+    from celora.tuning.training.engines import sft
 
     real, passes = sft.summed_loss, []
 
-    def poisoned(model, batch):
+    def poisoned(model, batch, _right):
         passes.append(1)
         value = real(model, batch)
         if len(passes) != 2 * (step - 1) + 1:

@@ -1,7 +1,7 @@
 """The trainer program of the chaos tests: celora's own, with a hash chain in the place of every model.
 
-What it keeps is real: the program's loop, its signals and its watch on standard input, the protocol, the course, the
-checkpoints. What it replaces is what the three stages would do with torch. It starts in 0.2 s.
+What it keeps is real: the program's loop, its signals and its watch on standard input, the protocol, the control of the
+run, the checkpoints. What it replaces is what the three stages would do with torch. It starts in 0.2 s.
 
 Environment: ``CHAOS_STEPS`` is the folder of the step logs, ``CHAOS_STEP_S`` the seconds a step takes,
 ``CHAOS_STAGE_S`` those that prepare and evaluate take. Some
@@ -21,11 +21,9 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from chaos import chain
 
-from celora.settings.errors import CeloraError, OutOfMemoryError, TrainingError, VerificationError
+from celora.errors import CeloraError, OutOfMemoryError, TrainingError, VerificationError
 from celora.settings.failpoints import hit
 from celora.storage.manifest import commit, file_sha256, verify_manifest
-from celora.tuning import checkpoint, trainer
-from celora.tuning.course import Course, Progress, Saving
 from celora.tuning.protocol import (
     Base,
     EvaluateRequest,
@@ -36,6 +34,11 @@ from celora.tuning.protocol import (
     TrainResult,
 )
 from celora.tuning.recipe import ResolvedRecipe
+from celora.tuning.trainer import program, stages
+from celora.tuning.training import checkpoint
+from celora.tuning.training.control import RunControl
+from celora.tuning.training.progress import Progress
+from celora.tuning.training.saving import CheckpointPlace
 
 WEIGHTS = "adapter_model.safetensors"
 """The name that publish expects; what lies in it is the chain's last hash."""
@@ -74,7 +77,7 @@ def prepare(request, emit):
 
 
 def train(request, emit, stop):
-    """Run the chain along the real course, from the start or from a checkpoint."""
+    """Run the chain under the real control, from the start or from a checkpoint."""
     out = Path(request.out_dir)
     facts = json.loads((Path(request.prepared_dir) / "prepared.json").read_text())
     recipe = resolved(request)
@@ -82,20 +85,20 @@ def train(request, emit, stop):
     resume_from = Path(request.resume_from) if request.resume_from else None
     progress = Progress()
     if resume_from is not None:
-        checkpoint.read(resume_from, settings)
-        progress = Progress(**checkpoint.read_progress(resume_from))
+        checkpoint.require_same_run(resume_from, verify_manifest(resume_from), settings)
+        progress = Progress.read(resume_from)
     engine = chain.ChainEngine(
         chain.start_of(request.seed, facts["dataset_sha256"]),
         chain.step_log(os.environ["CHAOS_STEPS"], request.job, request.attempt),
         float(os.environ.get("CHAOS_STEP_S", "0.02")),
     )
-    course = Course(
-        engine=engine,
+    control = RunControl(
+        engine,
         recipe=recipe,
         planned_steps=recipe.max_steps,
         emit=emit,
         stop=stop,
-        saving=Saving(
+        place=CheckpointPlace(
             root=out / "checkpoints",
             attempt=request.attempt,
             settings=settings,
@@ -114,20 +117,22 @@ def train(request, emit, stop):
         unquantized_layers=[],
         **counts,
     )
-    engine.run(course, resume_from)
-    if course.outcome == "drained":
-        emit("drained", step=course.progress.step)
+    going = control.begin(resume_from)
+    while going:
+        going = control.advance()
+    if control.outcome == "drained":
+        emit("drained", step=progress.step)
         return None
-    if course.progress.step != recipe.max_steps:
-        raise TrainingError(f"the chain came back after {course.progress.step} of {recipe.max_steps} steps.")
+    if progress.step != recipe.max_steps:
+        raise TrainingError(f"the chain came back after {progress.step} of {recipe.max_steps} steps.")
     return TrainResult(
         resolved=recipe,
-        steps=course.progress.step,
+        steps=progress.step,
         planned_steps=recipe.max_steps,
         train_loss=1.0,
         eval_loss=engine.evaluate(),
-        tokens=course.progress.tokens,
-        train_s=course.progress.train_s,
+        tokens=progress.tokens,
+        train_s=progress.train_s,
         adapter_dir=str(write_adapter(engine, out, request.attempt)),
         **counts,
     )
@@ -152,14 +157,13 @@ def resolved(request):
 
 
 def write_adapter(engine, out, attempt):
-    """As ``tuning.run`` does it, with its failpoints."""
+    """As ``tuning.training.run`` does it, with its failpoints."""
     staged, final = out / f".tmp-{attempt}-adapter", out / "adapter"
     shutil.rmtree(staged, ignore_errors=True)
     staged.mkdir(parents=True)
-    (staged / WEIGHTS).write_text(engine.weights)
-    (staged / "adapter_config.json").write_text(json.dumps({"r": 8, "peft_type": "CHAIN"}))
+    engine.write_adapter(staged)
     hit("adapter.staged")
-    commit(staged, final, step=engine.step, attempt=attempt)
+    commit(staged, final, step=engine.done, attempt=attempt)
     hit("adapter.committed")
     return final
 
@@ -218,9 +222,9 @@ def misbehave(base_model, stop):
 
 
 def main():
-    assert callable(trainer._dispatch), "the trainer program's own dispatch is gone: adapt this one"
-    trainer._dispatch = dispatch
-    return trainer.main()
+    assert callable(stages._dispatch), "the trainer program's own dispatch is gone: adapt this one"
+    stages._dispatch = lambda request, events, stop, _load_model: dispatch(request, events, stop)
+    return program.main()
 
 
 if __name__ == "__main__":

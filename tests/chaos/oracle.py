@@ -13,7 +13,7 @@ from chaos.cluster import FINAL
 from chaos.legal import ENDS, STAGES, faults_of
 from chaos.mini_trainer import WEIGHTS
 
-from celora.settings.errors import StorageError
+from celora.errors import StorageError
 from celora.storage.manifest import verify_manifest
 
 CHECKED: Counter[str] = Counter()

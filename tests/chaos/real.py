@@ -9,8 +9,9 @@ import sys
 import time
 from pathlib import Path
 
-from celora.storage.manifest import file_sha256
-from celora.tuning import checkpoint
+from celora.errors import StorageError
+from celora.storage.manifest import file_sha256, verify_manifest
+from celora.tuning.training import checkpoint
 
 FORGE = Path(__file__).with_name("forge.py")
 MEASURED = ("loss", "grad_norm", "learning_rate")
@@ -142,9 +143,14 @@ class Job:
         """The newest checkpoint that verifies, as the worker finds it (tasks/train.py)."""
         found = []
         for root in self.folder.glob("attempt-*/checkpoints"):
-            path = checkpoint.newest(root, lambda path, error: self.rejected.append((str(path), error.message)))
-            if path is not None:
-                found.append((int(path.name.removeprefix("step-")), path))
+            for step, path in checkpoint.committed(root):
+                try:
+                    verify_manifest(path)
+                except StorageError as error:
+                    self.rejected.append((str(path), error.message))
+                else:
+                    found.append((step, path))
+                    break
         return max(found, default=(0, None))[1]
 
     def adapter_sha256(self):

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import redis
 
-from celora.workers.broker import EmbeddedBroker
+from celora.workers.node.embedded_broker import EmbeddedBroker
 
 START_S = 30
 
@@ -38,6 +38,16 @@ class Valkey(EmbeddedBroker):
     def __exit__(self, *_):
         self.thaw()
         self.stop()
+
+    @property
+    def url(self):
+        """A URL with every right: applications, workers and whoever harms the server use it."""
+        return self.operator_url
+
+    @property
+    def application_url(self):
+        """The URL of an application."""
+        return super().url
 
     @property
     def port(self):

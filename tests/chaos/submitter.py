@@ -10,8 +10,8 @@ import time
 
 
 def main():
-    from celora.settings.errors import CeloraError
-    from celora.tasks.submission import submit
+    from celora.errors import CeloraError
+    from celora.services.jobs import submit
 
     for job in json.load(sys.stdin):
         began, error = time.monotonic(), None

@@ -44,7 +44,7 @@ def door(cluster):
 @pytest.fixture(scope="module")
 def cluster(folder, valkey, postgres):
     """Two GPU workers on PostgreSQL and Valkey."""
-    settings = {"CELORA_DEAF_AFTER_S": "1.5"}
+    settings = {"CELORA_DEAF_AFTER_S": "3", "CELORA_LEASE_S": "10"}  # a crowded machine starts a server late
     url = postgres.create("record")
     with Cluster(folder / "home", broker_url=valkey.url, database_url=url, settings=settings) as running:
         running.start(2)

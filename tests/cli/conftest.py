@@ -2,38 +2,80 @@
 
 import json
 import logging
+import os
+import platform
+import shutil
+from datetime import timedelta
 
 import pytest
+from competition import numbered
+from records import empty
 from typer.testing import CliRunner
 
 from celora.cli.app import app as application
-from celora.models.database import get_database
+from celora.models import database as databases
+from celora.models import workers
+from celora.models.database import get_database, now
+from celora.models.scope.scope import Scope
 from celora.settings.settings import get_settings
-from celora.workers.broker import EmbeddedBroker
 from celora.workers.celery import app as celery_app
 from celora.workers.celery import configuration
+from celora.workers.node.embedded_broker import EmbeddedBroker
 
 
 @pytest.fixture(scope="session")
 def broker(tmp_path_factory):
     server = EmbeddedBroker(tmp_path_factory.mktemp("broker"))
     server.start()
-    yield server.url
+    yield server.operator_url
     server.stop()
 
 
+@pytest.fixture(scope="session")
+def _shared_home(tmp_path_factory):
+    home = tmp_path_factory.mktemp("installation") / "home"
+    home.mkdir(mode=0o700)  # as every command makes it; a test's own files below it would not
+    return home
+
+
 @pytest.fixture(autouse=True)
-def home(tmp_path, monkeypatch, broker):
-    monkeypatch.setenv("CELORA_HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("CELORA_BROKER_URL", broker)
-    for name in ("CELORA_RESULT_BACKEND", "CELORA_DATABASE_URL", "CELORA_ARTIFACT_ROOT"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.chdir(tmp_path)
+def home(tmp_path, monkeypatch, broker, _shared_home):
+    """An installation without jobs or files; its record keeps its tables from test to test, which saves a migration."""
+    _enter(_shared_home, broker, tmp_path, monkeypatch)
+    yield _shared_home
+    _empty(_shared_home)
     get_settings.cache_clear()
-    celery_app.conf.update(configuration(get_settings()))
+
+
+@pytest.fixture
+def new_home(tmp_path, monkeypatch, broker, home):
+    """In place of ``home``: an installation that nobody has used yet, without a record."""
+    _enter(tmp_path / "home", broker, tmp_path, monkeypatch)
     yield tmp_path / "home"
     get_database().dispose()
+    _enter(home, broker, tmp_path, monkeypatch)
+
+
+def _enter(folder, broker, work, monkeypatch):
+    monkeypatch.setenv("CELORA_HOME", str(folder))
+    monkeypatch.setenv("CELORA_BROKER_URL", broker)
+    unset = ("CELORA_RESULT_BACKEND", "CELORA_DATABASE_URL", "CELORA_ARTIFACT_ROOT", "CELORA_SERVER", "CELORA_API_KEY")
+    for name in unset:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.chdir(work)
     get_settings.cache_clear()
+    celery_app.conf.update(configuration(get_settings()))
+
+
+def _empty(folder):
+    for path in folder.glob("*"):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        elif not path.name.startswith("celora.db"):
+            path.unlink()
+    record = databases._databases.get((os.getpid(), f"sqlite:///{folder}/celora.db"))
+    if record is not None and (folder / "celora.db").exists():
+        empty(record)
 
 
 @pytest.fixture
@@ -62,6 +104,36 @@ def job(celora, rows):
     result = celora("submit", "--base-model", "smollm2-135m-instruct", "--dataset", rows, "--json")
     assert result.exit_code == 0, result.stderr
     return result.json()["id"]
+
+
+@pytest.fixture
+def tables(home):
+    """The record's tables, for what is written without a command."""
+    home.mkdir(parents=True, exist_ok=True)
+    get_database().migrate()
+
+
+@pytest.fixture
+def pair(tables, contestant, celora):
+    """``first`` is champion bot; ``second`` was measured beside it and is not."""
+    contestant("first", {"base": numbered(0), "tuned": numbered(6, "first")})
+    assert celora("champion", "promote", "bot", "first", "--reason", "the first").exit_code == 0
+    met = {"name": "bot", "version": 1, "job": "first", "compared": True, "reason": ""}
+    answers = {"base": numbered(0), "tuned": numbered(20, "second"), "champion": numbered(6, "first")}
+    contestant("second", answers, met=met, champion="bot")
+
+
+@pytest.fixture
+def registered(tables):
+    """Registers a worker of this machine that was last seen so many seconds ago."""
+
+    def register(*, seen_s_ago=0.0, status="online", name="cpu-0"):
+        with get_database().transaction(Scope.everything) as session:
+            worker_id = f"{name}@{platform.node()}"
+            row = workers.register(session, worker_id, host=platform.node(), kind="gpu", gpu_type="cpu", pid=1)
+            row.last_seen_at, row.status = now(session) - timedelta(seconds=seen_s_ago), status
+
+    return register
 
 
 @pytest.fixture(autouse=True)

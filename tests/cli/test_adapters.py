@@ -1,11 +1,12 @@
 import pytest
 
-from celora.cli.record import record
+from celora.cli.open_record import record
+from celora.models.scope.scope import Scope
 from celora.models.tables import Job
 from celora.settings.settings import get_settings
 from celora.storage.artifacts import Artifacts
 from celora.storage.manifest import write_manifest
-from celora.tuning.adapter import python_snippet
+from celora.tuning.adapters.usage import python_snippet
 from celora.tuning.protocol import Base
 
 BASE = Base(
@@ -30,7 +31,7 @@ def published(job, tmp_path):
     artifacts = Artifacts(get_settings().artifacts)
     uri = artifacts.uri("jobs", job, "attempt-1", "published")
     artifacts.put_folder(folder, uri)
-    with record().session() as session:
+    with record().session(Scope.everything) as session:
         row = session.get(Job, job)
         row.adapter_uri, row.base, row.name = uri, BASE.model_dump(), "model-x"
     return job
@@ -63,6 +64,15 @@ def test_pull_leaves_a_folder_that_holds_something_alone(celora, published, tmp_
     result = celora("pull", published, "mine")
     assert result.exit_code == 64
     assert "is not empty" in result.stderr
+
+
+def test_pull_deletes_only_the_folder_that_it_made(celora, published, tmp_path):
+    for name in (".mine.part", ".mine-part"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "thesis.txt").write_text("the only copy")
+    assert celora("pull", published, "mine").exit_code == 0
+    assert (tmp_path / ".mine.part" / "thesis.txt").read_text() == "the only copy"
+    assert {path.name for path in tmp_path.iterdir() if path.name.startswith(".mine")} == {".mine.part", ".mine-part"}
 
 
 def test_a_damaged_adapter_is_never_half_pulled(celora, published, tmp_path):

@@ -7,7 +7,8 @@ import typer.main
 
 from celora.cli import app as app_module
 from celora.cli.app import app
-from celora.settings.errors import NotFoundError
+from celora.errors import NotFoundError
+from celora.settings.settings import get_settings
 
 
 def commands():
@@ -102,7 +103,7 @@ def test_main_is_the_application(monkeypatch, capsys):
 
 def test_a_record_that_cannot_be_reached_is_told_in_a_sentence(celora, monkeypatch, tmp_path):
     monkeypatch.setenv("CELORA_DATABASE_URL", "postgresql://nobody@127.0.0.1:1/none")
-    app_module.node.get_settings.cache_clear()
+    get_settings.cache_clear()
     result = celora("list")
     assert result.exit_code == 69
     assert "can't be reached" in result.stderr
@@ -111,9 +112,9 @@ def test_a_record_that_cannot_be_reached_is_told_in_a_sentence(celora, monkeypat
 
 def test_a_wrong_setting_is_told_in_a_sentence(celora, monkeypatch):
     monkeypatch.setenv("CELORA_LEASE_S", "soon")
-    app_module.node.get_settings.cache_clear()
+    get_settings.cache_clear()
     result = celora("list")
     assert result.exit_code == 64
     assert "lease_s" in result.stderr.lower()
     monkeypatch.delenv("CELORA_LEASE_S")
-    app_module.node.get_settings.cache_clear()
+    get_settings.cache_clear()

@@ -7,6 +7,8 @@ import pytest
 from celora.cli.datasets import name_of
 from celora.settings.settings import get_settings
 
+pytestmark = pytest.mark.usefixtures("index_here")
+
 BASE = ("submit", "--base-model", "smollm2-135m-instruct", "--json")
 
 
@@ -92,7 +94,7 @@ def test_a_bad_file_is_refused_and_nothing_is_left(celora, tmp_path):
     path.write_text('{"prompt": "q", "completion": "a"}\n{"prompt"\n')
     result = celora("datasets", "add", path)
     assert result.exit_code == 65
-    assert "bad.jsonl has 1 bad line of 2: line 2, column" in result.stderr
+    assert "bad.jsonl has 1 bad line of 2: line 2: invalid JSON" in result.stderr
     folder = get_settings().home / "artifacts" / "datasets"
     assert not folder.exists() or list(folder.iterdir()) == []
     assert celora("datasets", "--json").json() == []

@@ -1,10 +1,13 @@
 import json
 
 import pytest
+from records import detail
 
-from celora.cli.jobs import told_outcome
-from celora.cli.record import record
-from celora.models import transitions
+from celora.cli.jobs import print_outcome
+from celora.cli.open_record import record
+from celora.models.jobs import requests
+from celora.models.scope.scope import Scope
+from celora.models.tables import Job
 from celora.settings.settings import get_settings
 from celora.storage.artifacts import Artifacts
 
@@ -23,6 +26,14 @@ def test_status_for_people_names_what_it_is(celora, job):
     assert lines[1].split() == ["status", "pending"]
 
 
+def test_status_shows_the_adapter_that_a_job_trains_on(celora, job):
+    with record().transaction(Scope.everything) as session:
+        row = session.get(Job, job)
+        row.spec = {**row.spec, "continue_from": "answers@40"}
+    assert celora("status", job, "--json").json()["continue_from"] == "answers@40"
+    assert "parent     answers@40, whose adapter it trains on" in celora("status", job).stdout
+
+
 def test_list_is_a_list_the_newest_first(celora, job, rows):
     later = celora("submit", "--base-model", "smollm2-135m-instruct", "--dataset", rows, "--json").json()["id"]
     told = celora("list", "--json").json()
@@ -32,7 +43,9 @@ def test_list_is_a_list_the_newest_first(celora, job, rows):
 
 def test_list_can_be_narrowed(celora, job):
     assert celora("list", "--status", "running", "--json").json() == []
-    assert celora("list", "--tenant", "nobody", "--json").json() == []
+    unknown = celora("list", "--tenant", "nobody", "--json")
+    assert (unknown.exit_code, unknown.stdout) == (66, "")
+    assert "there is no tenant nobody" in unknown.stderr
     assert len(celora("list", "--tenant", "default", "--status", "pending", "--json").json()) == 1
 
 
@@ -71,8 +84,8 @@ def test_logs_are_printed_stage_after_stage(celora, job, tmp_path):
         artifacts.put_file(tmp_path / name, artifacts.uri("jobs", job, "logs", name))
     wanted = "==> 001-prepare.log <==\nread 2 rows\n==> 001-train.log <==\nloss 2\n"
     assert celora("logs", job).stdout == wanted
-    with record().transaction() as session:
-        transitions.request_cancel(session, job)
+    with record().transaction(Scope.everything) as session:
+        requests.request_cancel(session, job)
     assert celora("logs", job, "-f").stdout == wanted
 
 
@@ -95,8 +108,8 @@ def measured(loss):
 
 def test_a_completed_job_prints_the_contract(capsys):
     metrics = {"base": measured(2.0), "tuned": measured(1.0), "sets": {}}
-    job = {"id": "a", "status": "completed", "adapter": "file:///x", "cost": 0.01, "metrics": metrics, "error": None}
-    told_outcome(job, as_json=True)
+    job = detail(id="a", status="completed", adapter="file:///x", cost=0.01, metrics=metrics)
+    print_outcome(job, as_json=True)
     told = json.loads(capsys.readouterr().out)
     assert told["metrics"]["tuned"] == {key: value for key, value in measured(1.0).items() if key != "tokens_per_s"}
     assert (told["id"], told["status"], told["adapter"], told["cost"]) == ("a", "completed", "file:///x", 0.01)
@@ -104,7 +117,7 @@ def test_a_completed_job_prints_the_contract(capsys):
 
 def test_a_failed_job_ends_in_its_error(capsys):
     error = {"code": "bad_data", "message": "line 3 is no JSON.", "hint": "Mend it."}
-    told_outcome({"id": "a", "status": "failed", "error": error}, as_json=False)
+    print_outcome(detail(id="a", status="failed", error=error), as_json=False)
     printed = capsys.readouterr()
     assert printed.out == ""
     assert printed.err == "celora: job a is failed: line 3 is no JSON. Mend it.\n"

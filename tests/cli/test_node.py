@@ -4,15 +4,16 @@ import signal
 import pytest
 
 from celora.cli.node import until_interrupted
-from celora.cli.record import record
-from celora.models import registry
+from celora.cli.open_record import record
+from celora.models import workers
+from celora.models.scope.scope import Scope
 from celora.settings.settings import get_settings
 
 
 @pytest.fixture
 def worker(home):
-    with record().session() as session:
-        registry.register(
+    with record().session(Scope.everything) as session:
+        workers.register(
             session, "cpu-0@here", host="here", kind="gpu", gpu_type="cpu", device_index=0, device_uuid="",
             memory_bytes=2**33, slots=1, pid=1, versions={}, queues=["gpu.cpu"],
         )  # fmt: skip
@@ -44,6 +45,16 @@ def test_migrate_makes_the_tables_and_may_run_again(celora, home):
         assert result.exit_code == 0
         assert "is up to date" in result.stdout
     assert (home / "celora.db").is_file()
+
+
+def test_a_migration_stands_in_the_audit_once(celora, new_home):
+    for _ in range(2):
+        celora("migrate")
+    rows = celora("audit", "--action", "record", "--json").json()
+    assert [(row["action"], row["before"], row["tenant"]) for row in rows] == [
+        ("record.migrate", {"version": None}, None)
+    ]
+    assert int(rows[0]["after"]["version"]) >= 10
 
 
 def test_a_node_without_a_broker_is_refused(celora, monkeypatch):

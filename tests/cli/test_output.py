@@ -34,3 +34,29 @@ def test_json_takes_times_and_umlauts(capsys):
     printed = capsys.readouterr().out
     assert "Jürgen" in printed
     assert json.loads(printed)["at"] == "2026-11-24T00:00:00+00:00"
+
+
+HOSTILE = "a\x1b]0;title\x07b\x9bc\u202ed\x7fe\x00f"
+
+
+def test_no_control_character_of_a_text_reaches_the_terminal(capsys):
+    output.say(HOSTILE)
+    output.say(HOSTILE, err=True)
+    output.console().print(HOSTILE, markup=False)
+    output.progress_console().print(HOSTILE, markup=False)
+    output.console().print(output.table(["x"], [[HOSTILE]], title=HOSTILE))
+    printed = "".join(capsys.readouterr())
+    assert printed.count(r"a\x1b]0;title\x07b\x9bc\u202ed\x7fe\x00f") == 6
+    assert [letter for letter in printed if output.CONTROL.match(letter)] == []
+
+
+def test_lines_tabs_and_other_scripts_stay_as_they_are():
+    text = "ä\tb\r\nไทย\n日本語 \u200d"
+    assert output.printable(text) == text
+
+
+def test_json_carries_control_characters_as_escapes_of_the_same_value(capsys):
+    output.print_json({"user": HOSTILE})
+    printed = capsys.readouterr().out
+    assert json.loads(printed) == {"user": HOSTILE}
+    assert [letter for letter in printed if output.CONTROL.match(letter)] == []

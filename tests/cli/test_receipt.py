@@ -129,10 +129,17 @@ def test_time_and_money_are_not_told_where_it_does_not_fit():
 def test_bad_lines_are_a_table_of_every_kind_with_the_first_of_each():
     receipt = {name: copy.deepcopy(RECEIPT[name]) for name in ("version", "files", "warnings")} | {"ok": False}
     lines = [
-        {"line": number, "column": 5, "byte": None, "kind": "empty", "reason": "answer is empty", "fix": "write it"}
+        {
+            "line": number,
+            "path": "answer",
+            "byte": None,
+            "kind": "empty",
+            "reason": "answer is empty",
+            "fix": "write it",
+        }
         for number in range(1, 31)
     ]
-    byte = {"line": 40, "column": None, "byte": 3, "kind": "not_utf8", "reason": "no UTF-8", "fix": "save as UTF-8"}
+    byte = {"line": 40, "path": None, "byte": 3, "kind": "not_utf8", "reason": "no UTF-8", "fix": "save as UTF-8"}
     receipt["files"][0]["bad"] = {"total": 131, "counts": {"empty": 130, "not_utf8": 1}, "lines": [*lines, byte]}
     text = shown(receipt | {"rows": None})
     assert "131 bad lines: 130 empty, 1 not_utf8" in text
@@ -140,3 +147,22 @@ def test_bad_lines_are_a_table_of_every_kind_with_the_first_of_each():
     assert "and 125 more" in text
     assert [line.split()[:4] for line in text.splitlines() if "UTF-8" in line] == [["40", "byte", "3", "not_utf8"]]
     assert "an epoch" not in text
+
+
+def test_a_refused_file_names_its_repeats_and_does_not_count_what_is_left_out():
+    kept = {name: RECEIPT[name] for name in ("version", "files", "rows", "warnings")}
+    assert "repeated rows: 1 exact (line 3 is 1 again)\n" in shown({**kept, "ok": False})
+
+
+def test_a_receipt_shows_a_row_of_each_kind():
+    parts = [{"text": "user: hi\n", "trained": False}, {"text": "hello", "trained": True}]
+    samples = [
+        {"line": 1, "kinds": ["one answer"], "parts": parts},
+        {"line": 9, "kinds": ["a tool call", "a thought"], "parts": [{"text": "\x1b[2J", "trained": True}]},
+    ]
+    text = shown({**RECEIPT, "samples": samples})
+    assert "a training row of each kind, what is trained on between ⟦ and ⟧:\nline 1: one answer\n" in text
+    assert "line 9: a tool call, a thought\n⟦␛[2J⟧" in text
+    one = shown({**RECEIPT, "samples": samples[:1]})
+    assert "a training row, what is trained on" in one
+    assert "line 1:" not in one

@@ -17,7 +17,7 @@ Written by `WRITE_DOCS=1 make test ARGS=tests/cli/test_reference.py`; a test com
 --help` says the same. Every command takes `--debug`, which shows where an error came from; where a command prints data,
 `--json` prints it for programs. A command that fails ends in one sentence on standard error and an exit code that says
 its kind: 64 settings, 65 data, 66 not found, 69 a missing or unavailable part, 70 training or a fault of celora itself,
-73 disk, 74 storage, 75 asked to leave, 130 interrupted or cancelled.
+73 disk, 74 storage, 75 asked to leave, 77 not allowed (a key, or a limit of the tenant), 130 interrupted or cancelled.
 """
 
 

@@ -3,9 +3,12 @@
 import pytest
 
 from celora.models.database import get_database
-from celora.models.schedule_tables import Schedule
+from celora.models.scope.scope import Scope
+from celora.models.tables.schedule import Schedule
+from celora.services.rounds import due_schedules
 from celora.settings.settings import get_settings
-from celora.tasks import slots
+
+pytestmark = pytest.mark.usefixtures("index_here")
 
 JOB = ("--base-model", "smollm2-135m-instruct")
 MONDAYS = ("--cron", "0 3 * * 1", "--timezone", "Europe/Berlin")
@@ -65,13 +68,13 @@ def test_pause_resume_and_remove(celora, add):
 def test_what_went_wrong_is_shown(celora, add, rows):
     add("often", "--every", "6h")
     rows.unlink()
-    with get_database().transaction() as session:
+    with get_database().transaction(Scope.everything) as session:
         schedule = session.query(Schedule).one()
         schedule.last_slot = schedule.next_slot = schedule.created_at = schedule.created_at.replace(year=2020)
-    assert slots.look_at_all(get_database(), get_settings()) == 0
+    assert due_schedules.run_due_schedules(get_database(), get_settings()) == 0
     shown = celora("schedule", "show", "often").stdout
     assert "error     the dataset" in shown
-    assert "slots were missed" in shown
+    assert "runs were missed" in shown
     assert "can't be read" in celora("schedule", "list").stdout
 
 

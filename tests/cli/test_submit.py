@@ -1,18 +1,16 @@
 import json
 import os
-import sqlite3
 import subprocess
 import sys
 import threading
-import time
-from contextlib import closing
 from pathlib import Path
 
 import pytest
+from waiting import until
 
-from celora.cli.record import record
-from celora.models import transitions
-from celora.models.database import get_database
+from celora.cli.open_record import record
+from celora.models.jobs import requests
+from celora.models.scope.scope import Scope
 from celora.models.spec import JobSpec
 from celora.models.states import Status
 from celora.models.tables import Job
@@ -22,20 +20,29 @@ BASE = ("--base-model", "smollm2-135m-instruct")
 
 
 def spec_of(job_id):
-    with record().session() as session:
+    with record().session(Scope.everything) as session:
         return JobSpec.model_validate(session.get(Job, job_id).spec)
 
 
 def jobs():
-    with record().session() as session:
+    with record().session(Scope.everything) as session:
         return session.query(Job).count()
 
 
 def test_a_job_is_recorded(celora, rows):
     result = celora("submit", *BASE, "--dataset", rows, "--json")
     assert result.exit_code == 0, result.stderr
-    with record().session() as session:
+    with record().session(Scope.everything) as session:
         assert session.get(Job, result.json()["id"]).status is Status.PENDING
+
+
+def test_a_file_of_pairs_is_taken_by_its_method_and_refused_with_the_line_to_write(celora, tmp_path):
+    (tmp_path / "pairs.jsonl").write_text('{"prompt": "q", "chosen": "good", "rejected": "bad"}\n')
+    words = ("submit", *BASE, "--dataset", str(tmp_path / "pairs.jsonl"))
+    assert celora(*words, "--method", "dpo").exit_code == 0
+    refused = celora(*words)
+    assert refused.exit_code == 65
+    assert "Write the line `method: dpo`" in refused.stderr
 
 
 @pytest.mark.slow
@@ -52,8 +59,18 @@ def test_a_job_is_recorded_even_while_the_broker_is_away(rows):
     ]
     away = {**os.environ, "CELORA_BROKER_URL": "redis://127.0.0.1:1/0"}
     done = subprocess.run(command, env=away, capture_output=True, text=True, check=True)
-    with record().session() as session:
+    with record().session(Scope.everything) as session:
         assert session.get(Job, json.loads(done.stdout)["id"]).status is Status.PENDING
+
+
+def test_what_will_keep_the_job_waiting_is_said_at_once_and_beside_the_json(celora, rows):
+    said = celora("submit", *BASE, "--dataset", rows, "--labels", "moon", "--budget", "0.0001")
+    assert "Warning: no GPU worker carries the label moon; the job waits until one does.\n" in said.stderr
+    assert "Warning: its budget of 0.0001 is below the estimate" in said.stderr
+    assert "Warning" not in said.stdout
+    as_json = celora("submit", *BASE, "--dataset", rows, "--labels", "moon", "--json")
+    assert list(as_json.json()) == ["id"]
+    assert "the label moon" in as_json.stderr
 
 
 def test_for_people_it_prints_the_id_and_what_to_do_next(celora, rows):
@@ -157,7 +174,7 @@ def test_a_dataset_that_is_no_file_is_refused(celora):
 
 @pytest.mark.parametrize(
     ("content", "sentence"),
-    [("", "bad.jsonl holds no rows"), ('{"prompt": "x"\n', "bad.jsonl has 1 bad line of 1: line 1, column 15")],
+    [("", "bad.jsonl holds no rows"), ('{"prompt": "x"\n', "bad.jsonl has 1 bad line of 1: line 1: invalid JSON")],
 )
 def test_a_bad_dataset_is_refused_by_its_own_name_and_nothing_is_written(celora, content, sentence):
     Path("bad.jsonl").write_text(content)
@@ -174,33 +191,28 @@ def test_a_job_file_that_is_no_yaml_is_refused_with_its_line(celora):
     assert "line 2" in result.stderr
 
 
+def test_a_relative_base_model_is_recorded_by_its_whole_path(celora, rows):
+    Path("models/mine").mkdir(parents=True)
+    spec = spec_of(celora("submit", "--base-model", "models/mine", "--dataset", rows, "--json").json()["id"])
+    assert spec.base_model == str(Path("models/mine").absolute())
+
+
 def test_the_same_id_twice_is_one_job(celora, rows):
     for _ in range(2):
         assert celora("submit", *BASE, "--dataset", rows, "--id", "mine", "--json").json() == {"id": "mine"}
     assert jobs() == 1
 
 
-def test_two_commands_that_make_the_record_at_once_both_get_it(celora, rows):
-    database = get_database()
-    path = Path(database.url.database)
-    path.parent.mkdir(parents=True)
-    with closing(sqlite3.connect(path)) as half_made:  # what another command has when it is about to make the tables
-        half_made.execute("PRAGMA journal_mode=WAL")
-    assert celora("submit", *BASE, "--dataset", rows, "--json").exit_code == 0
-    assert jobs() == 1
-
-
 def ends(job_id, act):
     """Ends the job from another thread as soon as it is in the record, as a worker would."""
 
+    def is_there():
+        with record().session(Scope.everything) as session:
+            return session.get(Job, job_id) is not None
+
     def run():
-        deadline = time.monotonic() + 30
-        while time.monotonic() < deadline:
-            with record().session() as session:
-                if session.get(Job, job_id) is not None:
-                    break
-            time.sleep(0.05)
-        with record().transaction() as session:
+        until(is_there)
+        with record().transaction(Scope.everything) as session:
             act(session)
 
     thread = threading.Thread(target=run)
@@ -209,7 +221,7 @@ def ends(job_id, act):
 
 
 def test_wait_ends_with_the_job_and_only_completed_is_success(celora, rows):
-    thread = ends("mine", lambda session: transitions.request_cancel(session, "mine"))
+    thread = ends("mine", lambda session: requests.request_cancel(session, "mine"))
     result = celora("submit", *BASE, "--dataset", rows, "--id", "mine", "--wait", "--json")
     thread.join()
     assert result.exit_code == 1
@@ -217,3 +229,13 @@ def test_wait_ends_with_the_job_and_only_completed_is_success(celora, rows):
     assert (told["id"], told["status"], told["adapter"]) == ("mine", "cancelled", None)
     assert {"cost", "metrics"} <= set(told)
     assert "celora: job mine is cancelled" in result.stderr
+
+
+def test_a_file_that_its_tenant_has_no_room_for_is_not_imported(celora, rows, home):
+    celora("tenant", "set", "acme", "--storage-bytes", 10)
+    refused = celora("submit", *BASE, "--dataset", rows, "--tenant", "acme")
+    assert refused.exit_code == 77
+    assert "have no room" in refused.stderr
+    assert not (home / "artifacts" / "datasets").exists()
+    celora("tenant", "set", "acme", "--storage-bytes", 10_000)
+    assert celora("submit", *BASE, "--dataset", rows, "--tenant", "acme").exit_code == 0

@@ -2,10 +2,12 @@
 
 import json
 import os
+import re
 import signal
 import stat
 import subprocess
 import sys
+from urllib.request import urlopen
 
 import psutil
 import pytest
@@ -59,6 +61,10 @@ def test_up_runs_everything_and_stops_cleanly(start, home):
     assert "embedded Valkey" in told
     environment = home / "celora.env"
     assert stat.S_IMODE(environment.stat().st_mode) == 0o600
+    (url,) = re.findall(r"CELORA_API_URL='(http://127\.0\.0\.1:\d+)/v1'", environment.read_text())
+    assert f"API {url}/v1" in told
+    with urlopen(f"{url}/readyz", timeout=60) as answer:  # noqa: S310  (its own)
+        assert json.load(answer) == {"status": "ready"}
     seen = subprocess.run([*CELORA, "workers", "--json"], capture_output=True, text=True, check=True)
     workers = json.loads(seen.stdout)
     assert {worker["status"] for worker in workers} == {"online"}
@@ -69,7 +75,7 @@ def test_up_runs_everything_and_stops_cleanly(start, home):
     assert "runs in" in second.stderr
 
     process.send_signal(signal.SIGTERM)
-    assert process.wait(timeout=60) == 0
+    assert process.wait(timeout=240) == 0
     assert processes_of(home) == []
     assert not environment.exists()
 
@@ -80,6 +86,6 @@ def test_an_interrupted_demo_leaves_no_process_behind(start, home):
     assert len(processes_of(home)) > 5
     os.kill(process.pid, signal.SIGINT)
     rest = process.stdout.read()
-    assert process.wait(timeout=60) == 130
+    assert process.wait(timeout=240) == 130
     assert "interrupted" in rest
     assert processes_of(home) == []

@@ -1,6 +1,7 @@
 import io
 
 import pytest
+from records import detail
 from rich.console import Console
 
 from celora.cli.watch import Bars, Lines, facts
@@ -29,14 +30,14 @@ FAILED = {"id": "a", "status": "failed", "stage": "train", "error": {"message": 
     ],
 )
 def test_what_there_is_to_say_about_a_job(job, words):
-    assert facts(job) == words
+    assert facts(detail(**job)) == words
 
 
 def test_lines_are_printed_for_news_only():
     out = Console(file=io.StringIO())
     with Lines(out) as view:
         for job in (WAITS, WAITS, TRAINS, {**TRAINS, "step": 11}, FAILED):
-            view.show(job)
+            view.show(detail(**job))
     lines = out.file.getvalue().splitlines()
     assert [line.split()[1:3] for line in lines] == [["prepare", "pending"], ["train", "running"], ["train", "failed"]]
 
@@ -45,7 +46,7 @@ def test_bars_show_a_bar_per_stage():
     out = Console(file=io.StringIO(), force_terminal=True, width=120)
     with Bars(out) as view:
         for job in (WAITS, TRAINS, {**TRAINS, "status": "completed", "stage": "publish"}):
-            view.show(job)
+            view.show(detail(**job))
     drawn = out.file.getvalue()
     assert all(stage in drawn for stage in ("prepare", "train", "publish"))
     assert "step 10/60" in drawn

@@ -12,8 +12,9 @@ from pages import blocks
 from records import fill
 from sqlalchemy import select
 
-from celora.models import transitions
+from celora.models import events
 from celora.models.database import Database
+from celora.models.scope.scope import Scope
 from celora.models.tables import Job, Table
 
 PROGRAMS = Path(sys.executable).parent
@@ -33,7 +34,7 @@ def run(name, *, path="", **variables):
 
 
 def rows_of(database):
-    with database.session() as session:
+    with database.session(Scope.everything) as session:
         return {
             table.name: [dict(row) for row in session.execute(select(table).order_by(*table.primary_key)).mappings()]
             for table in Table.metadata.sorted_tables
@@ -56,26 +57,28 @@ def whole(places):
     return (places["after"] / "artifacts/jobs/done/attempt-1/adapter_model.safetensors").read_bytes() == b"weights"
 
 
+@pytest.mark.slow
 def test_sqlite_is_backed_up_while_it_is_written_and_restored(places):
     shutil.rmtree(places["after"])
     old = Database(f"sqlite:///{places['before']}/celora.db")
     old.migrate()
     fill(old)
     before = rows_of(old)
-    with old.transaction() as session:  # somebody writes at this very moment
-        transitions.event(session, "done", 1, "info", "note", "not committed yet", {})
+    with old.transaction(Scope.everything) as session:  # somebody writes at this very moment
+        events.record_event(session, "done", 1, "info", "note", "not committed yet", {})
         run("backup-sqlite", CELORA_HOME=places["before"], BACKUP=places["backup"])
     run("restore-sqlite", CELORA_HOME=places["after"], BACKUP=places["backup"])
     new = Database(f"sqlite:///{places['after']}/celora.db")
     assert rows_of(new) == before
     assert whole(places)
-    with new.session() as session:
+    with new.session(Scope.everything) as session:
         assert session.connection().exec_driver_sql("PRAGMA integrity_check").scalar() == "ok"
         assert session.connection().exec_driver_sql("PRAGMA journal_mode").scalar() == "wal"
     old.dispose()
     new.dispose()
 
 
+@pytest.mark.slow
 def test_postgresql_is_dumped_and_restored(places, new_postgres):
     from chaos.servers import _programs
 
@@ -86,14 +89,14 @@ def test_postgresql_is_dumped_and_restored(places, new_postgres):
     before = rows_of(old)
     run("backup-postgresql", path=_programs(), CELORA_HOME=places["before"], BACKUP=places["backup"],
         CELORA_DATABASE_URL=source)  # fmt: skip
-    with old.transaction() as session:
+    with old.transaction(Scope.everything) as session:
         session.delete(session.get_one(Job, "cancelled"))  # the mishap
     run("restore-postgresql", path=_programs(), CELORA_HOME=places["after"], BACKUP=places["backup"],
         CELORA_DATABASE_URL=target)  # fmt: skip
     new = Database(target)
     assert rows_of(new) == before
     assert whole(places)
-    with new.transaction() as session:  # sequences are restored as well
-        transitions.event(session, "done", 1, "info", "note", "after the restore", {})
+    with new.transaction(Scope.everything) as session:  # sequences are restored as well
+        events.record_event(session, "done", 1, "info", "note", "after the restore", {})
     old.dispose()
     new.dispose()

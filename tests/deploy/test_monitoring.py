@@ -11,7 +11,7 @@ from deploy_files import DEPLOY
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from celora.models.aggregates import Reader
+from celora.models.jobs.metrics import Reader
 from celora.settings.settings import get_settings
 from celora.workers.celery import app, configuration
 from celora.workers.exporter import Exporter

@@ -5,12 +5,14 @@ from types import SimpleNamespace
 
 import pytest
 
-from celora.models import transitions
+from celora.models.jobs import accept, progress, requests, transitions
+from celora.models.rows import Claim
+from celora.models.scope.scope import Scope
 from celora.models.spec import parse_spec
 from celora.models.states import Reason, Stage
 from celora.models.tables import Job
 from celora.settings.settings import get_settings
-from celora.workers.flower import CONFIG
+from celora.workers.node.flower_process import CONFIG
 
 SPEC = {"base_model": "tiny", "dataset": "/data/train.jsonl", "tenant": "acme", "suffix": "bot"}
 
@@ -22,13 +24,30 @@ def config(home, database, monkeypatch):
     api, pages = pytest.importorskip("flower.api"), pytest.importorskip("flower.views.tasks")
     monkeypatch.setattr(events.EventsState, "event", lambda _state, event: event)
     monkeypatch.setattr(api.BaseApiHandler, "write_error", api.BaseApiHandler.write_error)
+    workers = pytest.importorskip("flower.views.workers")
+    monkeypatch.setattr(workers.WorkerView, "render_string", shown_by_flower)
     monkeypatch.setattr(pages, "TASK_COLUMNS", dict(pages.TASK_COLUMNS))
     monkeypatch.setenv("CELORA_DATABASE_URL", database.url.render_as_string(hide_password=False))
     monkeypatch.setenv("CELORA_FLOWER_AUTH", "me:secret")
     get_settings.cache_clear()
     found = runpy.run_path(str(CONFIG))
     found["take"] = events.EventsState.event
+    found["page"] = workers.WorkerView.render_string
     return found
+
+
+def shown_by_flower(view, template, *, read_only=False, **_facts):
+    """A page as Flower's own template makes it, as far as it matters here."""
+    buttons = b"" if read_only else b'<button id="worker-shutdown">Shut Down</button>'
+    return b'<header><h1 id="workername">control@here</h1></header>' + buttons
+
+
+def test_the_page_of_a_worker_has_no_buttons_that_are_refused_and_says_why(config):
+    page = config["page"](None, "worker.html", read_only=False)
+    assert b"worker-shutdown" not in page
+    assert page.startswith(b'<header><h1 id="workername">control@here</h1>\n      <p')
+    assert b"celora drain" in page
+    assert b"worker-shutdown" in config["page"](None, "another.html")
 
 
 def task(uuid, name, state="STARTED", **fields):
@@ -41,21 +60,21 @@ def said(config, *words, **fields):
 
 
 def submitted(database, job_id="j1"):
-    with database.transaction() as session:
-        transitions.submit(session, job_id=job_id, spec=parse_spec(SPEC))
+    with database.transaction(Scope.everything) as session:
+        accept.submit(session, job_id=job_id, spec=parse_spec(SPEC))
 
 
 def training(database, job_id="j1", worker="cpu-0@host"):
     """Its train stage runs, at step 12 of 60."""
     submitted(database, job_id)
-    with database.transaction() as session:
+    with database.transaction(Scope.everything) as session:
         transitions.send(session, job_id, 1, Stage.PREPARE, queue="prep", gpu_type=None)
         assert transitions.claim(session, job_id, 1, Stage.PREPARE, worker_id="prep@host", lease_s=90)
         prepared = {"base": {"name": "tiny", "revision": "r1"}, "prepared": {}}
-        assert transitions.advance(session, job_id, 1, Stage.PREPARE, worker_id="prep@host", values=prepared)
+        assert transitions.advance(session, Claim(job_id, 1, "prep@host"), Stage.PREPARE, prepared)
         transitions.send(session, job_id, 1, Stage.TRAIN, queue="gpu.cpu", gpu_type="cpu")
         assert transitions.claim(session, job_id, 1, Stage.TRAIN, worker_id=worker, lease_s=90, gpu_type="cpu")
-        assert transitions.progress(session, job_id, 1, worker, {"step": 12, "steps": 60})
+        assert progress.record_progress(session, Claim(job_id, 1, worker), {"step": 12, "steps": 60})
 
 
 def test_a_running_job_is_told_in_words(config, database):
@@ -75,7 +94,7 @@ def test_a_task_whose_beginning_flower_missed_has_its_name_all_the_same(config, 
 
 def test_a_job_that_waits_says_for_what(config, database):
     submitted(database)
-    with database.transaction() as session:
+    with database.transaction(Scope.everything) as session:
         session.get(Job, "j1").wait_reason = "every slot of l4 is taken"
     words = "pending: prepare, attempt 1 for any GPU · every slot of l4 is taken · tenant acme · job j1"
     assert said(config, "j1", "celora.finetune") == ("celora.finetune", words, "STARTED")
@@ -84,8 +103,8 @@ def test_a_job_that_waits_says_for_what(config, database):
 def test_what_the_record_knows_to_be_over_is_not_shown_as_running(config, database):
     """The event of its end was lost: a broker that was away, a worker that was killed."""
     training(database)
-    with database.transaction() as session:
-        assert transitions.release(session, "j1", 1, worker_id="cpu-0@host", reason=Reason.PREEMPTED, resume_step=12)
+    with database.transaction(Scope.everything) as session:
+        assert transitions.release(session, Claim("j1", 1, "cpu-0@host"), Reason.PREEMPTED, resume_step=12)
     assert said(config, "j1.prepare.1.1", "celora.prepare")[1:] == (
         "prepare, attempt 1 · tenant acme · job j1",
         "SUCCESS",
@@ -95,8 +114,8 @@ def test_what_the_record_knows_to_be_over_is_not_shown_as_running(config, databa
         "train, attempt 1 on cpu · released at step 12 · tenant acme · job j1",
         "RETRY",
     )
-    with database.transaction() as session:
-        assert transitions.request_cancel(session, "j1") == "cancelled"
+    with database.transaction(Scope.everything) as session:
+        assert requests.request_cancel(session, "j1") == "cancelled"
     config["_record"]._known.clear()
     _, words, state = said(config, "j1", "celora.finetune")
     assert (words, state) == ("cancelled, attempt 2 · step 12 of 60 · tenant acme · job j1", "REVOKED")
@@ -105,9 +124,9 @@ def test_what_the_record_knows_to_be_over_is_not_shown_as_running(config, databa
 def test_a_job_that_is_over_is_never_told_as_running_from_the_cache(config, database):
     training(database)
     assert said(config, "j1", "celora.finetune")[1].startswith("train, attempt 1 on cpu")
-    with database.transaction() as session:
-        transitions.request_cancel(session, "j1")
-        assert transitions.cancelled(session, "j1", 1, "cpu-0@host", price_per_hour=0.0)
+    with database.transaction(Scope.everything) as session:
+        requests.request_cancel(session, "j1")
+        assert transitions.finish_cancel(session, Claim("j1", 1, "cpu-0@host", 0.0))
     assert said(config, "j1", "celora.finetune", "REVOKED")[1].startswith("cancelled, attempt 1 on cpu")
 
 
@@ -153,6 +172,7 @@ def test_no_secret_of_a_message_gets_as_far_as_flowers_memory(config):
     assert "canary" not in str(EventsState.event(None, failed))
 
 
+@pytest.mark.slow
 def test_its_options_are_those_that_settings_say(home, tmp_path, monkeypatch):
     """In a process of its own, since Flower's options are one for a process."""
     import os

@@ -1,8 +1,10 @@
 """A job in any state, driven there through the transitions alone, and the checker of legal histories."""
 
 import pytest
+from records import Verbs
 
-from celora.models import transitions
+from celora.models.rows import Claim
+from celora.models.scope.scope import Scope
 from celora.models.spec import parse_spec
 from celora.models.states import Stage, Status
 from celora.models.tables import Job
@@ -12,27 +14,15 @@ GPU = {"queue": "gpu.cpu", "gpu_type": "cpu"}
 SPEC = {"base_model": "tiny", "dataset": "/data/rows.jsonl", "tenant": "acme", "user": "ada"}
 
 
-class Record:
-    """The transitions, each in a transaction of its own."""
-
-    def __init__(self, database):
-        self.database = database
-
-    def __getattr__(self, name):
-        verb = getattr(transitions, name)
-
-        def run(*args, **options):
-            with self.database.transaction() as session:
-                return verb(session, *args, **options)
-
-        return run
+class Record(Verbs):
+    """The record's writes, and a job in any state."""
 
     def new(self, job_id="job", **fields):
         self.submit(job_id=job_id, spec=parse_spec(SPEC | fields))
         return job_id
 
     def job(self, job_id="job"):
-        with self.database.session() as session:
+        with self.database.session(Scope.everything) as session:
             return session.get_one(Job, job_id)
 
     def bring(self, status, stage=Stage.PREPARE, job_id="job"):
@@ -48,7 +38,7 @@ class Record:
             assert self.claim(job_id, self.job(job_id).attempt, passing, worker_id=WORKER, lease_s=90)
             if passing is stage and status is Status.RUNNING:
                 return self.job(job_id)
-            assert self.advance(job_id, self.job(job_id).attempt, passing, worker_id=WORKER, values={})
+            assert self.advance(Claim(job_id, self.job(job_id).attempt, WORKER), passing, {})
         return self.job(job_id)
 
 

@@ -3,22 +3,23 @@
 import subprocess
 import sys
 import threading
-import time
 from datetime import UTC, datetime, timedelta
 
 import pytest
 from sqlalchemy import select, text
+from waiting import until
 
+from celora.errors import SettingsError, UnavailableError
 from celora.models import database as databases
 from celora.models.database import Database, get_database
+from celora.models.scope.scope import Scope
 from celora.models.tables import Tenant, Worker
-from celora.settings.errors import SettingsError, UnavailableError
 
 NOW = datetime(2026, 11, 24, tzinfo=UTC)
 
 
 def names(database):
-    with database.session() as session:
+    with database.session(Scope.everything) as session:
         return sorted(session.scalars(select(Tenant.name)))
 
 
@@ -29,16 +30,16 @@ def _add_and_fail(session):
 
 
 def test_a_session_commits_at_its_end_and_rolls_back_on_an_error(database):
-    with database.session() as session:
+    with database.session(Scope.everything) as session:
         session.add(Tenant(name="kept", created_at=NOW))
     for open_ in (database.session, database.transaction):
-        with pytest.raises(KeyError), open_() as session:
+        with pytest.raises(KeyError), open_(Scope.everything) as session:
             _add_and_fail(session)
     assert names(database) == ["kept"]
 
 
 def test_the_clock_is_aware_and_runs(database):
-    with database.session() as session:
+    with database.session(Scope.everything) as session:
         first = database.now(session)
         session.execute(text("SELECT 1"))
         second = database.now(session)
@@ -47,17 +48,8 @@ def test_the_clock_is_aware_and_runs(database):
     assert first <= second
 
 
-def test_a_reader_that_turns_writer_is_not_refused(database):
-    with database.session() as session:
-        assert session.scalars(select(Tenant.name)).all() == []
-        with database.session() as other:
-            other.add(Tenant(name="other", created_at=NOW))
-        session.add(Tenant(name="own", created_at=NOW))
-    assert names(database) == ["other", "own"]
-
-
 def test_a_savepoint_rolls_back_alone(database):
-    with database.session() as session:
+    with database.session(Scope.everything) as session:
         session.scalars(select(Tenant.name)).all()
         session.add(Tenant(name="kept", created_at=NOW))
         session.flush()
@@ -67,12 +59,12 @@ def test_a_savepoint_rolls_back_alone(database):
 
 
 def test_many_writers_at_once_lose_nothing(database):
-    with database.session() as session:
+    with database.session(Scope.everything) as session:
         session.add(Tenant(name="acme", created_at=NOW, max_gpus=0))
 
     def add():
         for _ in range(5):
-            with database.transaction() as session:
+            with database.transaction(Scope.everything) as session:
                 assert database.advisory_lock(session, "count") or database.url.get_backend_name() != "sqlite"
                 session.scalars(select(Tenant.max_gpus)).one()
                 session.execute(text("UPDATE tenant SET max_gpus = max_gpus + 1"))
@@ -82,15 +74,15 @@ def test_many_writers_at_once_lose_nothing(database):
         thread.start()
     for thread in threads:
         thread.join(60)
-    with database.session() as session:
+    with database.session(Scope.everything) as session:
         assert session.get_one(Tenant, "acme").max_gpus == 20
 
 
 def test_the_advisory_lock_is_one_holders_until_the_transaction_ends(database):
-    with database.transaction() as session:
+    with database.transaction(Scope.everything) as session:
         assert database.advisory_lock(session, "dispatch")
         if database.url.get_backend_name() == "postgresql":
-            with database.transaction() as other:
+            with database.transaction(Scope.everything) as other:
                 assert not database.advisory_lock(other, "dispatch")
                 assert database.advisory_lock(other, "another")
         else:
@@ -98,7 +90,7 @@ def test_the_advisory_lock_is_one_holders_until_the_transaction_ends(database):
 
             def wait():
                 waited.set()
-                with database.transaction() as other:
+                with database.transaction(Scope.everything) as other:
                     assert database.advisory_lock(other, "dispatch")
                     entered.set()
 
@@ -106,44 +98,33 @@ def test_the_advisory_lock_is_one_holders_until_the_transaction_ends(database):
             waiting.start()
             waited.wait(10)
             assert not entered.wait(0.2)
-    with database.transaction() as session:
+    with database.transaction(Scope.everything) as session:
         assert database.advisory_lock(session, "dispatch")
     if database.url.get_backend_name() == "sqlite":
         assert entered.wait(10)
         waiting.join(10)
 
 
-def test_sqlite_is_durable_and_checks_references(tmp_path):
-    made = Database(f"sqlite:///{tmp_path}/new/folder/a %20 name?.db".replace("?", "%3F"))
-    made.migrate()
-    with made.session() as session:
-        pragmas = ("journal_mode", "synchronous", "foreign_keys", "busy_timeout")
-        found = [session.scalar(text(f"PRAGMA {name}")) for name in pragmas]
-    assert found == ["wal", 2, 1, 30_000]
-    made.dispose()
-
-
-def test_nothing_but_a_migration_makes_a_sqlite_file(tmp_path):
-    made = Database(f"sqlite:///{tmp_path}/record.db")
-    for open_ in (lambda: names(made), made.require_schema):
-        with pytest.raises(SettingsError, match=r"no record at .*celora migrate"):
+def test_no_session_opens_without_a_scope(database):
+    for open_ in (database.session, database.transaction):
+        with pytest.raises(TypeError, match="scope"):
             open_()
-    assert not (tmp_path / "record.db").exists()
 
 
 FORK = """
 import os, sys
 from celora.models.database import Database, get_database
+from celora.models.scope.scope import Scope
 from celora.models.tables import Tenant
 from sqlalchemy import select
 from datetime import datetime, UTC
 
 def add(name):
-    with get_database().transaction() as session:
+    with get_database().transaction(Scope.everything) as session:
         session.add(Tenant(name=name, created_at=datetime.now(UTC)))
 
 def backend(database):
-    with database.session() as session:
+    with database.session(Scope.everything) as session:
         raw = session.connection().connection.driver_connection
         return raw.info.backend_pid if hasattr(raw, "info") else id(raw)
 
@@ -155,7 +136,7 @@ if child == 0:
     add("child")
     assert get_database() is not parents
     parents.dispose()                       # what a library may do in a child
-    with spare.session() as session:        # an object of the parent's heals itself
+    with spare.session(Scope.everything) as session:  # an object of the parent's heals itself
         session.add(Tenant(name="healed", created_at=datetime.now(UTC)))
     if "postgres" in sys.argv[1]:
         assert not {backend(parents), backend(get_database()), backend(spare)} & {mine, spares}
@@ -164,7 +145,7 @@ if child == 0:
 assert os.waitpid(child, 0)[1] == 0
 assert get_database() is parents and (backend(parents), backend(spare)) == (mine, spares)
 add("again")
-with parents.session() as session:
+with parents.session(Scope.everything) as session:
     print(sorted(session.scalars(select(Tenant.name))))
 """
 
@@ -188,10 +169,10 @@ def test_the_settings_name_the_database_of_a_process(home):
 def test_a_session_survives_that_the_server_ended_its_connection(new_postgres):
     database = Database(new_postgres())
     database.migrate()
-    with database.session() as session:
+    with database.session(Scope.everything) as session:
         pid = session.scalar(text("SELECT pg_backend_pid()"))
     other = Database(str(database.url.render_as_string(hide_password=False)))
-    with other.session() as session:
+    with other.session(Scope.everything) as session:
         session.execute(text(f"SELECT pg_terminate_backend({pid})"))
     other.dispose()
     assert names(database) == []
@@ -201,7 +182,7 @@ def test_a_session_survives_that_the_server_ended_its_connection(new_postgres):
 def test_a_connection_that_ends_in_the_middle_is_told_as_unavailable(new_postgres):
     database = Database(new_postgres())
     database.migrate()
-    with pytest.raises(UnavailableError, match="can't be reached"), database.session() as session:
+    with pytest.raises(UnavailableError, match="can't be reached"), database.session(Scope.everything) as session:
         session.execute(text("SELECT pg_terminate_backend(pg_backend_pid())"))
     assert names(database) == []
     database.dispose()
@@ -221,21 +202,21 @@ def test_an_unreachable_database_is_told_in_a_sentence_without_its_password(tmp_
 
 
 def test_a_full_disk_is_told(tmp_path):
-    from celora.settings.errors import DiskFullError
+    from celora.errors import DiskFullError
 
     made = Database(f"sqlite:///{tmp_path}/record.db")
     made.migrate()
     many = [Tenant(name=f"{number:04d}" * 16, created_at=NOW) for number in range(100)]
-    with made.session() as session:
+    with made.session(Scope.everything) as session:
         session.execute(text("PRAGMA max_page_count = 1"))
-    with pytest.raises(DiskFullError, match="no space left"), made.session() as session:
+    with pytest.raises(DiskFullError, match="no space left"), made.session(Scope.everything) as session:
         session.add_all(many)
     made.dispose()
 
 
 def test_missing_tables_are_told_with_the_command(empty_url):
     made = Database(empty_url)
-    with pytest.raises(SettingsError, match="celora migrate"), made.session() as session:
+    with pytest.raises(SettingsError, match="celora migrate"), made.session(Scope.everything) as session:
         session.scalars(select(Worker)).all()
     made.dispose()
 
@@ -262,28 +243,34 @@ def test_whoever_sleeps_inside_a_transaction_loses_it_and_is_told(new_postgres):
     Database(url).migrate()
     made = Database(url + "&options=-c idle_in_transaction_session_timeout=100")
     with pytest.raises(UnavailableError, match="idle-in-transaction"):
-        _sleep_inside(made, 0.5)  # as a SIGSTOP does it; the row's lock is free again after a tenth of a second
-    with made.transaction() as session:
+        _stay_inside(made, url)  # as a SIGSTOP does it; the row's lock is free again after a tenth of a second
+    with made.transaction(Scope.everything) as session:
         assert session.scalars(select(Tenant.name)).all() == []
         assert session.scalar(text("SHOW idle_in_transaction_session_timeout")) == "100ms"
     made.dispose()
 
 
-def _sleep_inside(database, seconds):
-    with database.transaction() as session:
+def _stay_inside(database, url):
+    """Write a row, and go on once the server has ended the connection."""
+    other = Database(url)
+    with database.transaction(Scope.everything) as session:
         session.add(Tenant(name="frozen", created_at=NOW))
         session.flush()
-        time.sleep(seconds)
+        alive = text("SELECT count(*) FROM pg_stat_activity WHERE pid = :pid").bindparams(
+            pid=session.scalar(text("SELECT pg_backend_pid()"))
+        )
+
+        def ended():
+            with other.session(Scope.everything) as session:
+                return not session.scalar(alive)
+
+        until(ended)
+        other.dispose()
 
 
-def test_a_transaction_has_half_a_minute_unless_the_url_says_otherwise(new_postgres):
-    made = Database(new_postgres())
-    with made.session() as session:
-        assert session.scalar(text("SHOW idle_in_transaction_session_timeout")) == "30s"
-    made.dispose()
-
-
-HEAVY = "import sys, celora.models.transitions, celora.models.history, celora.storage.artifacts; print(*sys.modules)"
+HEAVY = (
+    "import sys, celora.models.jobs.transitions, celora.models.queries, celora.storage.artifacts; print(*sys.modules)"
+)
 
 
 def test_importing_the_record_loads_nothing_heavy():

@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from celora.models.states import Stage
-from celora.scheduling.policy import Holding, Node, Waiting, decide
+from celora.scheduling.policy import decide
+from celora.scheduling.records import Account, Holding, Node, Waiting
 from celora.settings.gpus import GIB, gpu_catalogue
 
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
@@ -23,7 +24,8 @@ def cpu_nodes(count):
 
 
 def run(jobs, nodes, holdings=(), quota=None):
-    return decide(jobs, nodes, holdings, types=TYPES, quota=quota or {})
+    accounts = {tenant: Account(max_gpus=limit) for tenant, limit in (quota or {}).items()}
+    return decide(jobs, nodes, holdings, types=TYPES, accounts=accounts)
 
 
 def released(decision):
@@ -33,7 +35,7 @@ def released(decision):
 def test_first_come_first_served_within_a_tenant():
     decision = run([waiting("late", 2), waiting("early", 1)], cpu_nodes(1))
     assert released(decision) == ["early"]
-    assert decision.waits["late"] == "all 1 gpu.cpu slots are taken (1 in use); next in line"
+    assert decision.waits["late"].sentence() == "all 1 gpu.cpu slots are taken (1 in use); next in line"
 
 
 def test_a_higher_priority_goes_first_within_its_tenant():
@@ -65,7 +67,7 @@ def test_a_tenant_at_its_quota_waits_and_is_told_so():
     holdings = [Holding(tenant="a", gpu_type="cpu")]
     decision = run([waiting("a0")], cpu_nodes(3), holdings, {"a": 1})
     assert released(decision) == []
-    assert decision.waits["a0"] == "tenant a holds all 1 of its GPU slots (max_gpus_per_tenant)"
+    assert decision.waits["a0"].sentence() == "tenant a holds all 1 of its GPU slots (max_gpus_per_tenant)"
 
 
 def test_auto_takes_the_cheapest_type_whose_memory_fits():
@@ -89,14 +91,16 @@ def test_auto_goes_to_a_dearer_type_when_the_cheap_one_is_taken():
 
 def test_what_fits_nowhere_says_how_much_it_needs():
     decision = run([waiting("j", gpu="auto", memory_bytes=200 * GIB)], cpu_nodes(1))
-    assert decision.waits["j"] == "needs about 200.0 GiB of device memory; the largest online is cpu with 8 GiB"
+    assert (
+        decision.waits["j"].sentence() == "needs about 200.0 GiB of device memory; the largest online is cpu with 8 GiB"
+    )
 
 
 def test_without_workers_the_reason_says_how_to_start_one():
     decision = run([waiting("p", stage=Stage.PREPARE), waiting("t", gpu="h100"), waiting("x", gpu="auto")], [])
-    assert "celora node" in decision.waits["p"]
-    assert decision.waits["t"].startswith("no worker of type h100 is online")
-    assert "no GPU worker is online" in decision.waits["x"]
+    assert "celora node" in decision.waits["p"].sentence()
+    assert decision.waits["t"].sentence().startswith("no worker of type h100 is online")
+    assert "no GPU worker is online" in decision.waits["x"].sentence()
 
 
 def test_publish_needs_no_slot():
@@ -138,7 +142,7 @@ def test_never_more_than_the_slots_and_quotas_and_every_job_is_answered(jobs, cp
     for name in "abc":
         assert sum(tenant[r.job_id] == name and r.gpu_type is not None for r in decision.releases) <= limit
     assert {r.job_id for r in decision.releases} | decision.waits.keys() == {job.id for job in jobs}
-    assert all(decision.waits.values())
+    assert all(why.sentence() for why in decision.waits.values())
 
 
 @given(jobs_strategy)

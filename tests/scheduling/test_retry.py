@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from celora import errors
 from celora.models.states import Reason, Stage
 from celora.scheduling import retry
 from celora.scheduling.retry import RULES, Failed, ruling
-from celora.settings import errors
 
 GIB = 2**30
 
@@ -33,7 +33,7 @@ def test_every_error_that_can_be_raised_has_a_rule():
 
 
 def test_every_code_that_the_supervisor_speaks_of_has_a_rule():
-    source = Path(retry.__file__).parents[1] / "workers" / "supervisor.py"
+    source = Path(retry.__file__).parents[1] / "workers" / "trainer" / "deaths.py"
     tree = ast.parse(source.read_text(encoding="utf-8"))
     pairs = [
         (key.value, value.value)
@@ -54,7 +54,7 @@ def test_whatever_can_end_a_job_says_what_to_do():
 
 @pytest.mark.parametrize(
     "code",
-    ["bad_settings", "bad_data", "data_limit", "base_model", "non_finite_loss", "diverged", "verification",
+    ["bad_settings", "bad_data", "data_limit", "base_model", "bad_base", "non_finite_loss", "diverged", "verification",
      "time_limit", "disk_full"],
 )  # fmt: skip
 def test_what_would_only_fail_again_ends_the_job(code):
@@ -110,8 +110,8 @@ def test_the_ladder_halves_then_recomputes_then_looks_for_a_larger_device():
         assert ruled.reason is Reason.ADJUSTED
         if ruled.least_memory_bytes:
             break
-        seen.append((ruled.adjusted["micro_batch"], bool(ruled.adjusted["gradient_checkpointing"])))
-        recipe = {**recipe, **{name: value for name, value in ruled.adjusted.items() if value is not None}}
+        seen.append((ruled.adjusted.micro_batch, bool(ruled.adjusted.gradient_checkpointing)))
+        recipe = {**recipe, **{name: value for name, value in ruled.adjusted.model_dump().items() if value is not None}}
     assert seen == [(2, False), (1, False), (1, True)]
     assert ruled.least_memory_bytes == 16 * GIB + 1
 
@@ -138,3 +138,21 @@ def test_a_base_that_does_not_even_load_needs_a_larger_device_at_once(largest, a
 def test_an_evaluation_has_nothing_to_recompute():
     ruled = decide("out_of_memory", stage=Stage.EVALUATE, recipe={"micro_batch": 1, "gradient_checkpointing": False})
     assert not ruled.again
+
+
+def test_kto_recomputes_activations_before_it_would_compare_fewer_rows():
+    ran_with = {"method": "kto", "micro_batch": 4, "accumulation": 4, "gradient_checkpointing": False}
+    adjusted = decide("out_of_memory", recipe=ran_with).adjusted
+    assert (adjusted.micro_batch, adjusted.gradient_checkpointing) == (4, True)
+    assert "with 4 rows a pass" in adjusted.why
+    exhausted = decide("out_of_memory", recipe={**ran_with, "gradient_checkpointing": True})
+    assert exhausted.again is False
+
+
+def test_a_run_whose_host_died_with_others_inside_pays_nothing_and_blames_the_device_if_that_failed():
+    shared = {"code": "host_lost", "message": "m", "facts": {"host": "g", "cause": "killed"}}
+    ruled = decide("host_lost", error=shared, stale_attempts=2)
+    assert (ruled.again, ruled.paid, ruled.blames_device) == (True, False, False)
+    ruled = decide("host_lost", error=shared | {"facts": {"host": "g", "cause": "device"}})
+    assert (ruled.again, ruled.paid, ruled.blames_device) == (True, False, True)
+    assert not decide("host_lost", error=shared, faults={"host_lost": 5}).again

@@ -5,8 +5,8 @@ from importlib import metadata
 
 import pytest
 
+from celora.errors import BaseModelError
 from celora.settings import bases
-from celora.settings.errors import BaseModelError
 from celora.storage.manifest import file_sha256
 
 SMOLLM = bases.CATALOGUE[0]

@@ -10,12 +10,24 @@ from pathlib import Path
 
 import pytest
 
+from celora.errors import SettingsError
 from celora.settings import failpoints
-from celora.settings.errors import SettingsError
 from celora.settings.failpoints import FAILPOINTS
 
 ROOT = Path(__file__).parents[2]
-ROOMS = ("settings", "storage", "models", "scheduling", "workers", "tasks", "cli", "tuning")
+ROOMS = (
+    "settings",
+    "storage",
+    "models",
+    "scheduling",
+    "workers",
+    "services",
+    "doctor",
+    "tasks",
+    "api",
+    "cli",
+    "tuning",
+)
 PROGRAM = (
     "from celora.settings.failpoints import hit; [hit('work.begin') or print('passed', flush=True) for _ in '1234']"
 )
@@ -32,7 +44,7 @@ def run(armed, **environment):
         env={**os.environ, **environment, "CELORA_FAILPOINT": armed},
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=240,
         check=False,
     )
 
@@ -131,7 +143,7 @@ Written by `WRITE_DOCS=1 make test ARGS=tests/settings/test_failpoints.py`; a te
 
 {about}
 
-| failpoint | where the process stands |
+| failpoint | state of the process |
 |---|---|
 {rows}
 """

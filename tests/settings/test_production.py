@@ -1,10 +1,14 @@
+import re
+from pathlib import Path
+
 import pytest
 
+from celora.errors import SettingsError
 from celora.models.database import get_database
-from celora.settings.errors import SettingsError
 from celora.settings.production import require_broker, require_database, require_login, weakness
 from celora.settings.settings import load_settings
 
+ROOT = Path(__file__).parents[2]
 GOOD = "k3-Vw9sQp2xLm8Zr"
 
 
@@ -19,15 +23,25 @@ def production(home, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "password", ["", "PASSWORD", "postgres", "Celora123", "changeme!", "celora", "short1", "guest"]
+    "password", ["", "PASSWORD", "postgres", "Celora123", "changeme!", "celora", "short1", "Broker_Password"]
 )
-def test_passwords_that_are_missing_known_or_short_are_weak(password):
+def test_passwords_that_are_missing_short_or_of_an_example_are_weak(password):
     assert weakness(password)
+
+
+def test_every_password_in_an_example_of_ours_is_weak():
+    """In a URL of the documents and deploy files, what stands between the colon and the @."""
+    pages = [path for folder in ("docs", "deploy", "examples") for path in (ROOT / folder).rglob("*") if path.is_file()]
+    pages += ROOT.glob("*.md")
+    texts = [path.read_text(encoding="utf-8", errors="replace") for path in pages]
+    found = {word for text in texts for word in re.findall(r"://[\w.-]*:([\w-]+)@", text)}
+    assert {"PASSWORD", "BROKER_PASSWORD"} <= found
+    assert [word for word in found if not weakness(word)] == []
 
 
 def test_a_password_of_its_own_is_good_and_the_users_name_is_not():
     assert weakness(GOOD, "celora") == ""
-    assert weakness("operations-team", "operations-team")
+    assert weakness("Operations-Team", "operations-team")
 
 
 @pytest.mark.parametrize(
@@ -87,7 +101,7 @@ def test_libpqs_own_password_counts_and_is_judged_too(production, monkeypatch):
     settings = production(database_url="postgresql://celora@db/celora")
     monkeypatch.setenv("PGPASSWORD", GOOD)
     require_database(settings)
-    monkeypatch.setenv("PGPASSWORD", "postgres")
+    monkeypatch.setenv("PGPASSWORD", "DATABASE_PASSWORD")
     with pytest.raises(SettingsError, match="anybody would try first"):
         require_database(settings)
 

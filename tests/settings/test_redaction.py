@@ -4,7 +4,7 @@ import pytest
 
 from celora.settings.redaction import MASK, Redactor, is_secret, redactor, values_in
 from celora.settings.secrets import Secrets
-from celora.tuning import privacy
+from celora.tuning.prepare import privacy
 
 LETTERS = "a1B2c3D4e5F6g7H8i9J0k1L2m3N4o5P6q7R8s9T0"
 SHAPED = [
@@ -101,6 +101,8 @@ def test_a_process_knows_its_environment_its_settings_and_the_stored_secrets_als
     assert redactor().text(said) == f"{MASK} {MASK} {MASK} stored-later"
     Secrets(home).set("OTHER", "stored-later")
     assert redactor().text(said) == f"{MASK} {MASK} {MASK} {MASK}"
+    Secrets(home, "acme").set("OTHER", "a-tenants-own")
+    assert redactor().text("a-tenants-own") == MASK
 
 
 def test_a_damaged_secrets_file_does_not_stop_the_log(home):

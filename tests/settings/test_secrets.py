@@ -5,14 +5,32 @@ import sys
 
 import pytest
 
-from celora.settings.errors import NotFoundError, SettingsError, StorageError
-from celora.settings.secrets import Secrets
+from celora.errors import NotFoundError, SettingsError, StorageError
+from celora.settings.secrets import Secrets, all_values
 
 
 def test_what_was_set_is_got_back_by_another_reader(tmp_path):
     Secrets(tmp_path / "home").set("HF_TOKEN", "hf_abc")
     assert Secrets(tmp_path / "home").get("HF_TOKEN") == "hf_abc"
     assert Secrets(tmp_path / "home").get("WANDB_API_KEY") is None
+
+
+def test_each_tenant_has_its_own(tmp_path):
+    Secrets(tmp_path).set("HF_TOKEN", "ours")
+    Secrets(tmp_path, "acme").set("HF_TOKEN", "acmes")
+    assert Secrets(tmp_path, "other").names() == []
+    assert (Secrets(tmp_path).get("HF_TOKEN"), Secrets(tmp_path, "default").get("HF_TOKEN")) == ("ours", "ours")
+    assert all_values(tmp_path) == {"ours", "acmes"}
+    assert stat.S_IMODE((tmp_path / "secrets").stat().st_mode) == 0o700
+    Secrets(tmp_path, "acme").clear()
+    assert all_values(tmp_path) == {"ours"}
+
+
+@pytest.mark.parametrize("tenant", ["..", "...", ".hidden"])
+def test_a_tenants_name_leads_out_of_no_folder(tmp_path, tenant):
+    Secrets(tmp_path, tenant).set("HF_TOKEN", "theirs")
+    assert all_values(tmp_path) == {"theirs"}
+    assert {path.parent for path in tmp_path.rglob("*.json")} == {tmp_path / "secrets"}
 
 
 def test_names_are_sorted_and_removing_forgets_one(tmp_path):

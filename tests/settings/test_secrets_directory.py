@@ -2,7 +2,7 @@
 
 import pytest
 
-from celora.settings.errors import SettingsError
+from celora.errors import SettingsError
 from celora.settings.settings import load_settings
 
 

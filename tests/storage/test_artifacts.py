@@ -10,7 +10,7 @@ from contextlib import suppress
 import fsspec
 import pytest
 
-from celora.settings.errors import DataError, DiskFullError, SettingsError, StorageError, UnavailableError
+from celora.errors import DataError, DiskFullError, LimitError, SettingsError, StorageError, UnavailableError
 from celora.storage import artifacts as module
 from celora.storage.artifacts import Artifacts
 from celora.storage.manifest import write_manifest
@@ -125,6 +125,7 @@ def test_on_an_object_store_the_manifest_is_the_last_to_come_and_the_first_to_go
     assert order[-3:] == put
 
 
+@pytest.mark.slow
 def test_a_reader_beside_a_writer_gets_one_version_or_an_error(tmp_path):
     artifacts = Artifacts(f"file://{tmp_path}/root")
     uri, versions = artifacts.uri("a"), [make(tmp_path / str(n), bytes([n]) * 50_000) for n in range(2)]
@@ -157,7 +158,7 @@ def test_nothing_is_left_beside_a_folder_that_could_not_be_copied(tmp_path, fold
 
     monkeypatch.setattr(module, "_copy", full)
     with pytest.raises(
-        DiskFullError, match=rf"no space left for {tmp_path}/root/a, 0\.0 MiB needed, .* MiB free"
+        DiskFullError, match=rf"no space left at {tmp_path}/root/a: 0\.0 MiB needed, .* MiB free"
     ) as told:
         artifacts.put_folder(folder, artifacts.uri("a"))
     assert "CELORA_ARTIFACT_ROOT" in told.value.hint
@@ -208,12 +209,14 @@ def test_a_dataset_is_named_by_its_content(artifacts, tmp_path):
     assert uri == artifacts.uri("datasets", digest, "data.jsonl")
     assert artifacts.read_bytes(uri) == rows.read_bytes()
     (tmp_path / "same.jsonl").write_bytes(rows.read_bytes())
-    assert artifacts.import_dataset(tmp_path / "same.jsonl") == (digest, uri)
+    assert artifacts.import_dataset(tmp_path / "same.jsonl", rows.stat().st_size) == (digest, uri)
+    with pytest.raises(LimitError, match="is larger than"):
+        artifacts.import_dataset(rows, rows.stat().st_size - 1)
     assert artifacts.list_files(artifacts.uri("datasets")) == [f"{digest}/data.jsonl"]
 
 
 def test_a_dataset_that_cannot_be_read_is_told_and_leaves_nothing(artifacts, tmp_path):
-    for path, said in ((tmp_path / "nothing.jsonl", "No such file"), (tmp_path, "Is a directory")):
+    for path, said in ((tmp_path / "nothing.jsonl", "No such file"), (tmp_path, "is a folder")):
         with pytest.raises(DataError, match=said):
             artifacts.import_dataset(path)
     assert artifacts.list_files(artifacts.uri("datasets")) == []

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from celora.settings.errors import DataError
+from celora.errors import DataError
 from celora.storage.paths import confine
 
 

@@ -8,12 +8,12 @@ from pathlib import Path
 import fsspec
 import pytest
 
-from celora.settings.errors import DataError, StorageError
+from celora.errors import DataError, StorageError
 from celora.storage.artifacts import Artifacts
 from celora.storage.manifest import MANIFEST, write_manifest
+from celora.tuning.files.source_files import fetching
 from celora.tuning.protocol import PrepareRequest, SourceAccess
 from celora.tuning.recipe import Recipe
-from celora.tuning.sources import fetching
 
 pytestmark = pytest.mark.slow
 pytest.importorskip("moto")

@@ -2,13 +2,7 @@ import errno
 
 import pytest
 
-from celora.settings.errors import (
-    DeviceError,
-    DiskFullError,
-    HostMemoryError,
-    OutOfMemoryError,
-    SettingsError,
-)
+from celora.errors import DeviceError, DiskFullError, HostMemoryError, OutOfMemoryError, SettingsError
 from celora.tuning.failures import Situation, explained, kind_of, kind_of_log
 from celora.tuning.recipe import Recipe
 

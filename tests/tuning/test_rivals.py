@@ -24,8 +24,8 @@ def make_adapter(tiny_base, tmp_path_factory):
     """Writes an adapter with random weights; the same seed gives the same one."""
     import torch
 
-    from celora.tuning import base as bases
-    from celora.tuning import lora
+    from celora.tuning.adapters import lora
+    from celora.tuning.bases import base as bases
 
     cache = tmp_path_factory.mktemp("cache")
 
@@ -51,7 +51,7 @@ def make_adapter(tiny_base, tmp_path_factory):
 @pytest.fixture
 def evaluated(tiny_base, tiny_prepared, tmp_path, tmp_path_factory):
     def run(folder, chosen=None, emit=lambda *_, **__: None, **changes):
-        from celora.tuning.evaluation import evaluate
+        from celora.tuning.evaluation.evaluate import evaluate
 
         out = tmp_path / f"evaluation-{len(list(tmp_path.iterdir()))}"
         fields = {

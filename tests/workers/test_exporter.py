@@ -14,9 +14,10 @@ from prometheus_client.parser import text_string_to_metric_families
 from records import many
 from sqlalchemy import update
 
-from celora.models import transitions
-from celora.models.aggregates import Reader
 from celora.models.database import Database
+from celora.models.jobs import accept
+from celora.models.jobs.metrics import Reader
+from celora.models.scope.scope import Scope
 from celora.models.tables import Job
 from celora.settings.settings import get_settings
 from celora.workers import gpu
@@ -56,6 +57,9 @@ def test_jobs_are_told_by_queue_and_status(exporter):
     assert samples["celora_jobs", "pending", "prep"] == 1  # waiting
     assert samples["celora_jobs_paused",] == 1
     assert samples["celora_oldest_waiting_seconds", "prep"] >= 0
+    assert [name for name in samples if name[0] == "celora_waiting_age_seconds" and "0.95" in name]
+    assert samples["celora_preemptions_total",] == 0
+    assert samples["celora_budget_pauses_total", "tenant"] >= 0
     assert samples["celora_jobs_ended_total", "completed", "cpu"] == 1
     assert samples["celora_jobs_ended_total", "cancelled", "none"] == 1
     assert samples["celora_jobs_failed_total", "diverged"] == 1
@@ -102,8 +106,8 @@ def test_what_happened_once_is_counted_once(exporter, busy_record):
     growing = re.compile(r"_(total|count|bucket|sum)$")
     first, second = ({key: value for key, value in scrape(exporter).items() if growing.search(key[0])} for _ in "12")
     assert first == second
-    with busy_record.transaction() as session:
-        assert transitions.fail(session, "waiting", 1, worker_id=None, error={"code": "bad_data", "message": ""})
+    with busy_record.transaction(Scope.everything) as session:
+        accept.reject(session, "refused", {}, {"code": "bad_data", "message": ""})
     third = scrape(exporter)
     assert third["celora_jobs_failed_total", "bad_data"] == 1
     assert third["celora_jobs_failed_total", "diverged"] == 1
@@ -138,7 +142,7 @@ def test_the_depth_of_a_queue_is_that_of_all_its_priorities(busy_record, home, v
 
 def test_nothing_that_a_tenant_wrote_and_no_secret_is_told(busy_record, no_broker):
     canary = "canary-3f9a"
-    with busy_record.transaction() as session:
+    with busy_record.transaction(Scope.everything) as session:
         text = {"message": canary, "code": "diverged", "dataset": canary, "tokens_per_s": 5.0}
         session.execute(
             update(Job).values(spec=text, progress=text, error=text, request=text, name=canary, user=canary)
@@ -158,6 +162,7 @@ def test_the_devices_of_this_machine_are_told_where_it_has_some(busy_record, no_
     assert ("celora_device_utilisation", "GPU-1", "l4") not in samples
 
 
+@pytest.mark.slow
 def test_the_command_serves_this_machine_alone(home, tmp_path):
     url = f"sqlite:///{tmp_path}/record.db"
     Database(url).migrate()
@@ -169,22 +174,22 @@ def test_the_command_serves_this_machine_alone(home, tmp_path):
         with urlopen(address) as answer:  # noqa: S310  (the address that it printed)
             assert b"celora_record_up 1.0" in answer.read()
         server.terminate()
-        assert server.wait(timeout=20) == 0
+        assert server.wait(timeout=240) == 0
 
 
 @pytest.mark.slow
-def test_a_scrape_of_ten_thousand_jobs_takes_a_fifth_of_a_second(database, no_broker, monkeypatch):
-    monkeypatch.setattr("celora.workers.exporter.depths", lambda *_: {})
+def test_a_scrape_of_ten_thousand_jobs_takes_a_fifth_of_a_cpu_second(database, no_broker, monkeypatch):
+    monkeypatch.setattr("celora.workers.queues.depths", lambda *_: {})
     many(database, 10_000)
     exporter = Exporter(database, get_settings())
     exporter.catch_up()
     registry = CollectorRegistry(auto_describe=False)
     registry.register(exporter)
-    times = [1.0]
-    while len(times) < 30 and min(times) > 0.2:  # a machine that does other work is given some tries
-        began = time.perf_counter()
+    times = []
+    for _ in range(5):
+        began = time.process_time()
         generate_latest(registry)
-        times.append(time.perf_counter() - began)
+        times.append(time.process_time() - began)
     samples = scrape(exporter)
     assert samples["celora_stage_seconds_count", "done", "train"] == 10_000
     assert sum(value for key, value in samples.items() if key[0] == "celora_jobs_ended_total") == 7800

@@ -7,8 +7,6 @@ import sys
 import pytest
 
 from celora.models.database import Database
-from celora.settings.settings import load_settings
-from celora.workers.celery import app, configuration
 
 pytestmark = pytest.mark.slow
 
@@ -22,7 +20,7 @@ def worker(home, *options, migrate=True):
     environment = {**os.environ, "CELORA_HOME": str(home), "CELORA_BROKER_URL": "redis://127.0.0.1:1/0"}
     environment.pop("CELORA_DATABASE_URL", None)
     command = [sys.executable, "-m", "celery", "-A", "celora.workers", "worker", *options]
-    done = subprocess.run(command, env=environment, cwd=home, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(command, env=environment, cwd=home, capture_output=True, text=True, timeout=240, check=False)
     return done.returncode, done.stderr
 
 
@@ -44,17 +42,3 @@ def test_a_worker_that_finds_no_record_says_what_to_do(tmp_path):
     assert code != 0
     assert "celora migrate" in said
     assert "Traceback" not in said
-
-
-def test_the_settings_that_keep_long_jobs_safe_are_in_force():
-    settings = configuration(load_settings(running=False))
-    assert settings["task_acks_late"] is False
-    assert settings["worker_disable_prefetch"] is True
-    assert settings["accept_content"] == ["json"]
-    transport = settings["broker_transport_options"]
-    assert {transport[name] for name in ("unacked_key", "unacked_index_key", "unacked_mutex_key")} == {
-        "celora.unacked",
-        "celora.unacked_index",
-        "celora.unacked_mutex",
-    }
-    assert app.conf.task_default_queue == "celery"

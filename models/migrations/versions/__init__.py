@@ -1,1 +1,1 @@
-"""Alembic migrations, shipped in the package."""
+"""Holds the Alembic migrations, one module a version."""

@@ -1,4 +1,4 @@
-"""The first version of the record."""
+"""Makes the first version of the record."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -32,7 +32,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Remove them all."""
+    """Remove all tables."""
     for name in reversed(TABLES):
         op.drop_table(name)
 

@@ -1,4 +1,4 @@
-"""Which version of a dataset a job saw."""
+"""Adds the table of the dataset versions that each job used."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -24,5 +24,5 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Remove it."""
+    """Remove the table."""
     op.drop_table("job_dataset")

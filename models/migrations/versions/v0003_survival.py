@@ -1,6 +1,6 @@
-"""Pause, retry, the memory ladder, back-off, and what is known about a worker's device.
+"""Adds columns for pause, retry, the memory ladder, back-off, and the facts about a worker's device.
 
-Expanding only: every new column has a default that means what was true before it.
+The migration only expands: every new column has a default that describes the rows from before it.
 """
 
 from typing import Any
@@ -64,7 +64,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Remove them."""
+    """Remove the columns and the tables."""
     op.drop_table("beacon")
     op.drop_table("safe_batch")
     for table, columns in (("worker", _worker()), ("job", _job())):

@@ -1,4 +1,4 @@
-"""Schedules, and what became of each of their slots."""
+"""Adds the tables of schedules and of the outcome of each of their runs."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -61,6 +61,6 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Remove them."""
+    """Remove the tables."""
     op.drop_table("slot")
     op.drop_table("schedule")

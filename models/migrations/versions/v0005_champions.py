@@ -1,4 +1,4 @@
-"""Champions, what changed them, and what people preferred."""
+"""Adds the tables of champions, of their changes, and of people's preferences."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -71,7 +71,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Remove them."""
+    """Remove the tables."""
     op.drop_table("rating")
     op.drop_table("champion_event")
     op.drop_table("champion")

@@ -1,25 +1,34 @@
-"""R1: a storm of SIGKILLs over fifty jobs, and the same storm over a plain Celery task with late ack."""
+"""R1: a storm of SIGKILLs over fifty jobs, and the same storm over a plain Celery task with late ack.
+
+``CHAOS_QUEUE=1`` turns the queue's rules on: tenants with classes and limits, urgent jobs that preempt others, budgets
+that end in mid-training, and books that must agree in the end. It takes a minute or two longer than the storm without.
+"""
 
 import json
+import os
 import random
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
-from chaos import chain, plain, plot
+from chaos import chain, plain, plot, queue_load
 from chaos.figure import figure
+from chaos.hostile_traffic import HostileTraffic
 from chaos.installation import installation
 from chaos.oracle import faults, waste
 from chaos.servers import Valkey
 from chaos.storm import Storm
 
-JOBS, KILLS, STEPS, SAVE_STEPS, WORKERS = 50, 200, 600, 25, 3
+JOBS, KILLS = int(os.environ.get("CHAOS_JOBS", "50")), int(os.environ.get("CHAOS_KILLS", "200"))
+STEPS, SAVE_STEPS, WORKERS = 600, 25, 3
 ENOUGH_S = 1500
 TIMEOUTS_S = (5, 30)
 """Visibility timeouts of the plain task: as quick as our lease, and longer than the task takes."""
 ROOT = Path(__file__).parents[3]
 SETTINGS = {"CELORA_MAX_ATTEMPTS": "30"}
 """At a kill every four seconds and worker, three attempts in a row without a checkpoint are no sign of a bad job."""
+QUEUE = bool(os.environ.get("CHAOS_QUEUE"))
 
 
 @figure(
@@ -31,16 +40,24 @@ SETTINGS = {"CELORA_MAX_ATTEMPTS": "30"}
 )
 def kill_storm(bench):
     database = "postgres" if bench.seed % 2 == 0 else "sqlite"
-    with installation(bench.folder, database=database, gpus=WORKERS, settings=SETTINGS) as cluster:
+    settings = SETTINGS | (queue_load.PREEMPTING if QUEUE else {})
+    with installation(bench.folder, database=database, gpus=WORKERS, settings=settings) as cluster:
         began = time.monotonic()
-        ids = cluster.submit(JOBS, steps=STEPS, save_steps=SAVE_STEPS)
+        ids = submit(cluster)
         storm = Storm(cluster, bench.dice)
         watch = progress_of(bench, cluster, ids, storm)
-        kills = storm.rage(KILLS, watch)
-        jobs = cluster.wait_final(ids, ENOUGH_S)
+        with hostile_traffic(bench, cluster) as sent:
+            if QUEUE:
+                storm.rage(KILLS // 4, watch)
+                ids += queue_load.submit_urgent(cluster, JOBS, steps=STEPS, save_steps=SAVE_STEPS)
+            kills = storm.rage(KILLS, watch)
+        jobs = queue_load.wait_final(cluster, ids, ENOUGH_S)
         seconds = time.monotonic() - began
         missed = faults(cluster, ids, settle_s=60)
         wasted = waste(cluster, ids)
+        books = queue_load.books(cluster) if QUEUE else {}
+    missed += queue_load.faults_of_books(books) if QUEUE else []
+    missed += [f"no event {kind}" for kind in queue_load.COUNTED if QUEUE and not books[kind]]
     missed += [f"only {kills} kills"] if kills < KILLS else []
     missed += [f"a fault cost {wasted['worst_redo']} steps"] if wasted["worst_redo"] > SAVE_STEPS else []
     missed += [f"{wasted['waste']:.1%} of the steps were done twice"] if wasted["waste"] > 0.1 else []
@@ -49,15 +66,35 @@ def kill_storm(bench):
         "database": database,
         "kills": kills,
         "killed": dict(storm.kills),
+        **({"hostile": dict(sent)} if sent else {}),
+        **({"books": books} if books else {}),
         "jobs": len(ids),
         "completed": len(completed),
         "most_attempts": max(job["attempt"] for job in jobs),
         "storm_s": round(seconds, 1),
         **wasted,
     }
-    if not missed:
+    if not missed and not QUEUE:
         show(ours=numbers)
     return numbers, missed
+
+
+def submit(cluster):
+    """Submit the jobs; with the queue's rules on, those of three tenants but the urgent ones."""
+    if not QUEUE:
+        return cluster.submit(JOBS, steps=STEPS, save_steps=SAVE_STEPS)
+    queue_load.set_tenants(cluster)
+    return queue_load.submit_mixed(cluster, JOBS, steps=STEPS, save_steps=SAVE_STEPS)
+
+
+@contextmanager
+def hostile_traffic(bench, cluster):
+    """Malformed messages and remote commands during the storm, where ``CHAOS_HOSTILE=1`` asks for them."""
+    if not os.environ.get("CHAOS_HOSTILE"):
+        yield {}
+        return
+    with HostileTraffic(cluster.environment["CELORA_BROKER_URL"], bench.dice) as traffic:
+        yield traffic.sent
 
 
 def progress_of(bench, cluster, ids, storm):

@@ -68,10 +68,10 @@ CASES = [
 ]
 
 ELSEWHERE = {
-    "slots.written": "tests/tasks/test_two_of_each.py, test_slots.py",
-    "slots.committed": "tests/tasks/test_two_of_each.py, test_slots.py",
-    "champion.moved": "tests/tasks/test_contest.py",
-    "champion.claimed": "tests/tasks/test_contest.py",
+    "slots.written": "tests/acceptance/test_two_of_each.py, test_slots.py",
+    "slots.committed": "tests/acceptance/test_two_of_each.py, test_slots.py",
+    "champion.moved": "tests/services/test_challenge.py",
+    "champion.claimed": "tests/services/test_challenge.py",
 }
 """Lines that no job of this figure passes, and the tests of `make test` that kill there."""
 

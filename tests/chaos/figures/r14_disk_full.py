@@ -11,7 +11,7 @@ from pathlib import Path
 from chaos.figure import figure
 from chaos.real import Forge, Job, dataset_file, prepare, train_request
 
-from celora.settings.errors import CeloraError
+from celora.errors import CeloraError
 from celora.storage.artifacts import Artifacts
 from celora.tuning.protocol import EvaluateRequest, HubAccess, PrepareRequest
 from celora.tuning.recipe import Recipe, ResolvedRecipe

@@ -1,0 +1,1 @@
+"""Serves celora's own routes."""

@@ -1,0 +1,1 @@
+"""Checks an installation, this machine and its GPU for `celora doctor`."""

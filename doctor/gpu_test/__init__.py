@@ -1,0 +1,1 @@
+"""Runs the GPU smoke test of `celora doctor --gpu`."""

@@ -1,0 +1,1 @@
+"""Finds the adapters that other jobs use."""

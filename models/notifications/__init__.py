@@ -1,0 +1,1 @@
+"""Keeps who is notified of what, and the deliveries that are due."""

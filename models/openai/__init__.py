@@ -1,0 +1,1 @@
+"""Holds the rows of OpenAI's contract: files, and the requests that made jobs."""

@@ -1,0 +1,1 @@
+"""The queue: which jobs wait, in which lanes, and why."""

@@ -1,0 +1,1 @@
+"""Limits sessions to the rows of one tenant."""

@@ -1,0 +1,1 @@
+"""Answers chats with a base or a trained model, by a server of the operator's or by the answer host."""

@@ -1,0 +1,1 @@
+"""Notifies programs by webhooks and people by their channels."""

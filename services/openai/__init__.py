@@ -1,0 +1,1 @@
+"""Does the work of OpenAI's contract: files, and jobs made from requests of its form."""

@@ -1,0 +1,1 @@
+"""Acts for tenants: limits and holds, keys, secrets, use and audit."""

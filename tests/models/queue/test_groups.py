@@ -1,0 +1,41 @@
+"""Counts of waiting jobs: every job that waits for a slot once, none that waits for something else."""
+
+from datetime import timedelta
+
+from sqlalchemy import update
+
+from celora.models.database import now
+from celora.models.queue import groups
+from celora.models.scope.scope import Scope
+from celora.models.tables import Job
+
+
+def read(record, reference=None, aged_s=3600.0):
+    with record.database.session(Scope.everything) as session:
+        at = now(session)
+        return groups.count_groups(session, at, aged_before=at - timedelta(seconds=aged_s), reference=reference)
+
+
+def test_jobs_are_counted_by_lane_priority_and_age(record, monkeypatch):
+    for number in range(3):
+        record.new(f"a-{number}", tenant="acme")
+    record.new("high", tenant="acme", priority=7)
+    record.new("theirs", tenant="rival")
+    record.new("paused", tenant="acme")
+    record.request_pause("paused")
+    with record.database.transaction(Scope.everything) as session:
+        back = now(session) - timedelta(days=2)
+        session.execute(update(Job).where(Job.id == "a-0").values(created_at=back))
+        session.execute(update(Job).where(Job.id == "theirs").values(limited={"code": "budget"}))
+    found = {(row.tenant, row.priority, row.aged): row.jobs for row in read(record)}
+    assert found == {("acme", 0, True): 1, ("acme", 0, False): 2, ("acme", 7, False): 1}
+    with record.database.session(Scope.everything) as session:
+        one = session.get_one(Job, "a-2")
+        rows = groups.all_heads(session, now(session))
+        assert sorted(row.id for row in rows) == ["a-0", "a-1", "a-2", "high"]
+    older = {(row.priority, row.older): row.jobs for row in read(record, (one.created_at, one.id), 10**6)}
+    assert older[0, True] == 2
+    assert older[0, False] == 1
+    monkeypatch.setattr(groups, "EXACT", 3)
+    with record.database.session(Scope.everything) as session:
+        assert groups.all_heads(session, now(session)) is None

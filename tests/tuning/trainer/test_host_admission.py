@@ -1,0 +1,67 @@
+"""The requests that a trainer host carries, and the reasons for which it refuses others."""
+
+import pytest
+
+from celora.tuning.protocol import Base, EvaluateRequest, GenerateRequest, HubAccess, MergeRequest, TrainRequest
+from celora.tuning.recipe import Recipe
+from celora.tuning.trainer.host_admission import refusal, refused
+from celora.tuning.trainer.host_messages import Opening
+
+BASE = Base(
+    source="there", kind="hub", name="owner/model", revision="1", parameters=1, context_tokens=8, model_type="llama"
+)
+COMMON = {"job": "j", "attempt": 1, "cache_dir": "/c", "base": BASE, "threads": 1}
+
+
+def train(**fields):
+    return TrainRequest(**{**COMMON, "prepared_dir": "/p", "recipe": Recipe(), "seed": 0, "out_dir": "/o", **fields})
+
+
+def generate(**fields):
+    return GenerateRequest(**{**COMMON, "prompts": ["a"], **fields})
+
+
+def evaluate(recipe):
+    fields = {"prepared_dir": "/p", "adapter_dir": "/a", "recipe": recipe, "metrics": [], "out_dir": "/o"}
+    return EvaluateRequest(**COMMON, **fields)
+
+
+def reason(request, opening=None, **host):
+    found = refusal(opening or Opening(), request, **{"device": "cpu", "threads": 1, **host})
+    return found and found.refused
+
+
+def test_training_evaluation_and_generation_enter():
+    resolved = Recipe().model_dump() | {
+        "effective_batch": 1, "max_length": 8, "gradient_checkpointing": False, "optimizer": "adamw",
+        "compute_dtype": "float32", "learning_rate": 1e-4, "micro_batch": 1, "accumulation": 1, "quantization": "nf4",
+    }  # fmt: skip
+    from celora.tuning.recipe import ResolvedRecipe
+
+    for request in (train(), generate(), evaluate(ResolvedRecipe(**resolved))):
+        assert reason(request) is None
+
+
+@pytest.mark.parametrize(
+    ("expected", "request_", "opening", "host"),
+    [
+        ("operation", MergeRequest(**COMMON, adapter_dir="/a", out_dir="/o"), Opening(), {}),
+        ("exclusive", train(), Opening(exclusive=True), {}),
+        ("secrets", train(), Opening(variables=["HF_TOKEN"]), {}),
+        ("trackers", train(recipe=Recipe(report_to=["tensorboard"])), Opening(), {}),
+        ("remote_code", train(hub=HubAccess(remote_code_bases=["owner/*"])), Opening(), {}),
+        ("remote_code", generate(hub=HubAccess(remote_code_bases=["there"])), Opening(), {}),
+        ("device", train(device="cuda"), Opening(), {}),
+        ("threads", train(threads=2), Opening(), {}),
+    ],
+)
+def test_what_would_change_the_process_or_needs_another_one_is_refused(expected, request_, opening, host):
+    assert reason(request_, opening, **host) == expected
+
+
+def test_before_a_host_exists_its_threads_decide_nothing():
+    assert reason(train(threads=2), threads=None) is None
+
+
+def test_a_refusal_says_its_reason_and_where_the_run_goes():
+    assert refused("leaving").message == "the host is about to end; the run gets a process"

@@ -1,0 +1,1 @@
+"""Attaches, writes, loads, describes and merges LoRA adapters."""

@@ -1,0 +1,1 @@
+"""Resolves, downloads, converts, quantizes and loads base models with their tokenizers."""

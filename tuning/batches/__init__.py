@@ -1,0 +1,1 @@
+"""Forms batches from prepared arrays, and computes their loss."""

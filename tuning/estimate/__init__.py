@@ -1,0 +1,1 @@
+"""Estimates memory, time and price of a run, and resolves `auto` settings."""

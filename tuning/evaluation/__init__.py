@@ -1,0 +1,1 @@
+"""Measures losses, generated answers and metrics of an adapter, and verifies the adapter."""

@@ -1,0 +1,1 @@
+"""Turns rows into prepared arrays and the receipt."""

@@ -1,0 +1,1 @@
+"""Reads rows: their format, their fields, their messages."""

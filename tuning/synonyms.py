@@ -1,0 +1,193 @@
+"""Maps names of settings in other fine-tuning programs to celora's own names, or to advice where no such field exists.
+
+The names are those of axolotl, LLaMA-Factory, TRL and transformers' TrainingArguments, Unsloth, ms-swift and the
+fine-tuning API of OpenAI. A field of such a name is refused, and the error gives celora's name. A value may mean
+something else in celora, so no value is accepted under a foreign name.
+"""
+
+SYNONYMS = {
+    # the model
+    "model": "base_model",
+    "model_id": "base_model",
+    "model_name": "base_model",
+    "model_name_or_path": "base_model",
+    "model_id_or_path": "base_model",
+    "base_model_name_or_path": "base_model",
+    "revision_of_model": "revision",
+    "model_revision": "revision",
+    # the data
+    "datasets": "dataset",
+    "data": "dataset",
+    "data_path": "dataset",
+    "dataset_name": "dataset",
+    "train_dataset": "dataset",
+    "train_file": "dataset",
+    "training_file": "dataset",
+    "eval_file": "eval_dataset",
+    "test_datasets": "eval_dataset",
+    "val_dataset": "eval_dataset",
+    "validation_dataset": "eval_dataset",
+    "validation_file": "eval_dataset",
+    "val_set_size": "eval_fraction",
+    "val_size": "eval_fraction",
+    "split_dataset_ratio": "eval_fraction",
+    "test_size": "eval_fraction",
+    "validation_split": "eval_fraction",
+    "dataset_text_field": "columns",
+    "chat_template": "template",
+    "template_name": "template",
+    "sequence_len": "max_length",
+    "seq_len": "max_length",
+    "seq_length": "max_length",
+    "max_seq_len": "max_length",
+    "max_seq_length": "max_length",
+    "max_sequence_length": "max_length",
+    "model_max_length": "max_length",
+    "cutoff_len": "max_length",
+    "block_size": "max_length",
+    "context_length": "max_length",
+    "truncation_strategy": "too_long",
+    "overflow_strategy": "too_long",
+    "excess_length_strategy": "too_long",
+    "sample_packing": "packing",
+    "neat_packing": "packing",
+    "assistant_only_loss": "completion_only",
+    "completion_only_loss": "completion_only",
+    "mask_history": "turns",
+    # the adapter
+    "r": "rank",
+    "lora_r": "rank",
+    "lora_rank": "rank",
+    "lora_alpha": "alpha",
+    "lora_dropout": "dropout",
+    "lora_target": "target_modules",
+    "lora_target_modules": "target_modules",
+    "lora_modules": "target_modules",
+    "use_dora": "dora",
+    "peft_use_dora": "dora",
+    "use_rslora": "rslora",
+    "peft_use_rslora": "rslora",
+    "load_in_4bit": "quantization",
+    "quantization_bit": "quantization",
+    "quantization_method": "quantization",
+    "quant_bits": "quantization",
+    "quant_method": "quantization",
+    "bnb_4bit_quant_type": "quantization",
+    # the run
+    "num_epochs": "epochs",
+    "n_epochs": "epochs",
+    "num_train_epochs": "epochs",
+    "max_epochs": "epochs",
+    "num_steps": "max_steps",
+    "max_train_steps": "max_steps",
+    "max_iters": "max_steps",
+    "batch_size": "micro_batch",
+    "micro_batch_size": "micro_batch",
+    "train_batch_size": "micro_batch",
+    "per_device_train_batch_size": "micro_batch",
+    "gradient_accumulation": "accumulation",
+    "gradient_accumulation_steps": "accumulation",
+    "grad_accum_steps": "accumulation",
+    "global_batch_size": "effective_batch",
+    "total_batch_size": "effective_batch",
+    "effective_batch_size": "effective_batch",
+    "lr": "learning_rate",
+    "lr_scheduler": "schedule",
+    "lr_scheduler_type": "schedule",
+    "scheduler": "schedule",
+    "warmup": "warmup_ratio",
+    "warmup_proportion": "warmup_ratio",
+    "num_warmup_steps": "warmup_steps",
+    "lr_warmup_steps": "warmup_steps",
+    "wd": "weight_decay",
+    "max_gradient_norm": "max_grad_norm",
+    "gradient_clipping": "max_grad_norm",
+    "grad_clip": "max_grad_norm",
+    "optim": "optimizer",
+    "use_gradient_checkpointing": "gradient_checkpointing",
+    "activation_checkpointing": "gradient_checkpointing",
+    "random_state": "seed",
+    "data_seed": "seed",
+    # evaluation, saving, reporting
+    "early_stopping": "early_stopping_patience",
+    "eval_strategy": "eval_steps",
+    "evaluation_strategy": "eval_steps",
+    "evals_per_epoch": "eval_steps",
+    "eval_interval": "eval_steps",
+    "save_strategy": "save_steps",
+    "saves_per_epoch": "save_steps",
+    "save_interval": "save_steps",
+    "max_new_tokens": "eval_max_new_tokens",
+    "generation_max_length": "eval_max_new_tokens",
+    "max_eval_samples": "eval_max_rows",
+    "predict_with_generate": "metrics",
+    "use_wandb": "report_to",
+    "wandb_project": "report_to",
+    "logger": "report_to",
+    # the job
+    "run_name": "suffix",
+    "hub_model_id": "suffix",
+    "adapter_name": "suffix",
+    "tags": "metadata",
+    "priority_level": "priority",
+    "timeout": "time_limit_minutes",
+    "max_time": "time_limit_minutes",
+}
+"""Celora's field for each name of another program."""
+
+_BY_THE_DEVICE = "leave it away: the device decides in which precision it computes"
+_METHOD = "leave it away: celora trains LoRA on a frozen base, in 4 bits unless quantization is none"
+_PULL = "leave it away: celora publishes the adapter; fetch it with celora pull"
+_COUNTED = "leave it away: each step is logged"
+
+ADVICE = {
+    "adapter": _METHOD,
+    "finetuning_type": _METHOD,
+    "train_type": _METHOD,
+    "tuner_type": _METHOD,
+    "stage": _METHOD,
+    "do_train": _METHOD,
+    "hyperparameters": "write its fields beside the others: epochs, learning_rate, micro_batch",
+    "training_arguments": "write its fields beside the others",
+    "peft_config": "write its fields beside the others: rank, alpha, dropout, target_modules",
+    "lora_config": "write its fields beside the others: rank, alpha, dropout, target_modules",
+    "lora": "write its fields beside the others: rank, alpha, dropout, target_modules",
+    "load_in_8bit": "set quantization to nf4 or none; celora has no 8-bit base",
+    "lora_target_linear": "set target_modules to all-linear",
+    "train_on_inputs": "set completion_only to false to train on the prompt too",
+    "train_on_prompt": "set completion_only to false to train on the prompt too",
+    "bf16": _BY_THE_DEVICE,
+    "fp16": _BY_THE_DEVICE,
+    "tf32": _BY_THE_DEVICE,
+    "dtype": _BY_THE_DEVICE,
+    "torch_dtype": _BY_THE_DEVICE,
+    "bnb_4bit_compute_dtype": _BY_THE_DEVICE,
+    "output_dir": _PULL,
+    "overwrite_output_dir": _PULL,
+    "push_to_hub": _PULL,
+    "logging_steps": _COUNTED,
+    "resume_from_checkpoint": "leave it away: a job resumes by itself, and celora retry ID continues one that failed",
+    "adapter_name_or_path": "leave it away: each job trains a new adapter on its base",
+    "lora_model_dir": "leave it away: each job trains a new adapter on its base",
+    "trust_remote_code": "leave it away: an operator lists such bases in CELORA_REMOTE_CODE_BASES",
+    "hf_token": "leave it away: run celora secret set HF_TOKEN",
+    "token": "leave it away: run celora secret set HF_TOKEN",
+    "gpus": "set gpu to a type of the catalogue; a job trains on one GPU",
+    "num_gpus": "set gpu to a type of the catalogue; a job trains on one GPU",
+    "num_processes": "leave it away: a job trains on one GPU",
+    "deepspeed": "leave it away: a job trains on one GPU",
+    "fsdp": "leave it away: a job trains on one GPU",
+}
+"""Advice for each name of another program that has no field in celora."""
+
+
+def advice_on(name: str) -> str:
+    """Return the end of the refusal of a field that has its name from another program; empty for any other name.
+
+    Example:
+        ``num_epochs`` gives ``; did you mean epochs?``, ``bf16`` gives ``: leave it away: the device decides …``.
+    """
+    plain = name.strip().lower().replace("-", "_")
+    if plain in SYNONYMS:
+        return f"; did you mean {SYNONYMS[plain]}?"
+    return f": {ADVICE[plain]}" if plain in ADVICE else ""

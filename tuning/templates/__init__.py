@@ -1,0 +1,1 @@
+"""Renders rows to text: chat templates, tool calls and the tokens that carry loss."""

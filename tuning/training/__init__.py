@@ -1,0 +1,1 @@
+"""Runs a training: controls its steps, writes its checkpoints and resumes it."""

@@ -1,0 +1,1 @@
+"""Holds the engines, which train one step at a time."""

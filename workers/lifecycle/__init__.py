@@ -1,0 +1,1 @@
+"""Manages the life of a worker process: registration, heartbeat, cordon, consumption."""

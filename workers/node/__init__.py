@@ -1,0 +1,1 @@
+"""Runs the processes of one machine: `celora up` and `celora node`."""

@@ -1,0 +1,1 @@
+"""Runs a claimed stage from its claim to its ending."""
