@@ -15,7 +15,8 @@ def check(home, tmp_path, monkeypatch):
     """Checks a file; the trainer process answers as it is told, after it has written into the scratch."""
 
     def make(outcome, **options):
-        def run(request, on_event, *, log, environment):
+        def run(request, on_event, *, log, environment, wanted):
+            assert wanted()
             log.parent.mkdir(parents=True, exist_ok=True)
             log.write_text(f"{sorted(environment)}")
             on_event({"event": "receipt", "receipt": {"ok": False, "rows": 1}})

@@ -9,6 +9,7 @@ from celora.errors import SettingsError, TenantLimitError
 from celora.models import workers
 from celora.models.database import now
 from celora.models.jobs import requests, transitions
+from celora.models.queue.estimates import STAGE_START_S
 from celora.models.rows import Claim
 from celora.models.scope.scope import Scope
 from celora.models.spec import parse_spec
@@ -21,6 +22,8 @@ from celora.services.tenants import admission
 from celora.services.tenants.admission import apply_limits, ask_for_missing
 from celora.settings.settings import get_settings
 
+STARTS_MS = round(2 * STAGE_START_S * 1000)
+"""What a hold adds to the seconds of a receipt: training and evaluation each have to start."""
 SPEC = {"base_model": "tiny", "dataset": "/nowhere/rows.jsonl", "tenant": "acme", "gpu": "h100"}
 
 
@@ -168,7 +171,7 @@ def test_after_prepare_the_receipt_is_held_instead(here):
     row = {"name": "h100", "fits": True, "train_s": 500.0, "evaluate_s": 100.0, "price_per_hour": 3.5}
     here.finish("one", prepared={"receipt": {"estimate": {"devices": [row]}}})
     here.round()
-    assert here.held() == 600_000
+    assert here.held() == 600_000 + STARTS_MS
     here.limits(gpu_minutes=5)
     here.round()
     assert here.limited() == {}  # what is held stays held
@@ -182,7 +185,7 @@ def test_a_receipt_beyond_the_limit_makes_an_accepted_job_wait(here):
     here.finish("one", prepared={"receipt": {"estimate": {"devices": [row]}}})
     here.round()
     assert (here.limited(), here.held()) == ({"one": "gpu_minutes"}, 0)
-    assert "needs about 10 device minutes; of this month's 5" in here.job("one").wait_reason
+    assert "needs about 10.17 device minutes; of this month's 5" in here.job("one").wait_reason
 
 
 def test_a_round_that_began_before_the_end_of_prepare_sends_no_training(here):
@@ -203,7 +206,7 @@ def test_a_round_that_began_before_the_end_of_prepare_sends_no_training(here):
     assert (here.limited(), send()) == ({"one": "gpu_minutes"}, None)
     here.limits(gpu_minutes=60)
     here.round()
-    assert (here.held(), send()) == (600_000, 2)
+    assert (here.held(), send()) == (600_000 + STARTS_MS, 2)
 
 
 def test_a_job_that_has_only_to_be_published_waits_for_no_estimate(here):
