@@ -3,6 +3,7 @@
 import base64
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -72,6 +73,16 @@ class WorkerAlone:
         self.client.close()
         self.database.dispose()
         self.broker.stop()
+
+    def leave(self, within_s=120.0):
+        """End the worker in order; a worker that does not end shows the stacks of its threads."""
+        self.process.terminate()
+        try:
+            self.process.wait(within_s)
+        except subprocess.TimeoutExpired:
+            self.process.send_signal(signal.SIGUSR1)  # Celery's own: the stacks of all threads go to the log
+            time.sleep(3.0)
+            raise AssertionError(f"the worker does not leave: {self.log.read_text()[-6000:]}") from None
 
     def send(self, line, queue="celora"):
         self.client.lpush(queue, line)

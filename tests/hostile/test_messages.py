@@ -53,8 +53,7 @@ def test_what_a_worker_has_in_hand_when_it_leaves_in_order_counts_as_no_death(tm
     try:
         one.send(json.dumps(message("celora.sweep", message_id="late", headers={"eta": "2090-01-01T00:00:00+00:00"})))
         one.until(lambda: "late" in one.in_hand())
-        one.process.terminate()
-        one.process.wait(30)
+        one.leave()
         assert one.in_hand() == []
         one.start()
         one.until(lambda: "late" in one.in_hand())
