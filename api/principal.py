@@ -45,15 +45,16 @@ def _judge(request: Request) -> Principal:
 
 def _authenticated(request: Request) -> Principal:
     scheme, _, key = request.headers.get("authorization", "").partition(" ")
-    if not keys.exist():
-        _require_loopback(request)
-        return LOCAL
-    if scheme.lower() != "bearer" or not key.strip():
-        raise _unknown("the request has no key. Send it as `Authorization: Bearer KEY`.")
-    try:
-        return keys.authenticate(key.strip())
-    except AccessError as error:
-        raise _unknown(error.message) from None
+    refused = "the request has no key. Send it as `Authorization: Bearer KEY`."
+    if scheme.lower() == "bearer" and key.strip():
+        try:
+            return keys.authenticate(key.strip())
+        except AccessError as error:
+            refused = error.message
+    if keys.exist():  # asked last: most requests bring a valid key
+        raise _unknown(refused)
+    _require_loopback(request)
+    return LOCAL
 
 
 def _unknown(message: str) -> RequestError:

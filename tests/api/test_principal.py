@@ -78,3 +78,13 @@ def test_a_key_does_what_its_scopes_say_until_it_is_revoked(ask):
     assert (refused.status_code, refused.json()["error"]["code"]) == (403, "forbidden")
     keys.revoke_key(made.id)
     assert ask(authorization=f"Bearer {made.key}").status_code == 401
+
+
+def test_a_valid_key_costs_one_look_into_the_record(ask, monkeypatch):
+    key = keys.create_key("team-a").key
+    asked = []
+    monkeypatch.setattr(keys, "exist", lambda: asked.append(True) or True)
+    assert ask(authorization=f"Bearer {key}").json()["tenant"] == "team-a"
+    assert asked == []
+    assert ask(authorization="Bearer nonsense").status_code == 401
+    assert asked == [True]
