@@ -238,7 +238,7 @@ def metric_series(session: Session, job_id: str, *, most: int, tenant: str | Non
     """
     job = get_job(session, job_id, tenant)
     mine = MetricPoint.job_id == job.id
-    last = session.scalar(select(func.max(MetricPoint.step)).where(mine)) or 0
+    last = _last_step(session, job)
     span_steps = last // max(1, most) + 1
     ends = select(MetricPoint.attempt, func.max(MetricPoint.step)).where(mine)
     ends = ends.group_by(MetricPoint.attempt, MetricPoint.step // span_steps)
@@ -249,6 +249,17 @@ def metric_series(session: Session, job_id: str, *, most: int, tenant: str | Non
     return [
         _columns(row) for row in session.scalars(select(MetricPoint).where(mine, chosen).order_by(MetricPoint.step))
     ]
+
+
+def _last_step(session: Session, job: Job) -> int:
+    """Return the last measured step of a job; the index finds each attempt's last step without reading the others."""
+    of_attempts = [
+        select(func.max(MetricPoint.step))
+        .where(MetricPoint.job_id == job.id, MetricPoint.attempt == attempt)
+        .scalar_subquery()
+        for attempt in range(job.attempt + 1)
+    ]
+    return max((step for step in session.execute(select(*of_attempts)).one() if step is not None), default=0)
 
 
 def adapters(session: Session, *, tenant: str | None = None, limit: int = 200) -> list[JsonObject]:
