@@ -18,7 +18,7 @@ from . import health, metrics
 from .answers import install
 from .body import SCHEMAS
 from .event_watch import EventWatch
-from .native import admin, checks, deliveries, finetune, job_changes, logs, lookups, tenant
+from .native import admin, checks, deliveries, event_stream, finetune, job_changes, logs, lookups, tenant
 from .native import jobs as own_jobs
 from .openai import chat, files, jobs, models, uploads, webhooks
 from .requests import RequestIds
@@ -62,6 +62,7 @@ def create_app() -> FastAPI:
         webhooks.router,
         finetune.router,
         own_jobs.router,
+        event_stream.router,
         job_changes.router,
         logs.router,
         lookups.router,

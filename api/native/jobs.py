@@ -1,11 +1,8 @@
 """Serves the reads of ``/v1/celora/jobs``: what OpenAI's form of a job has no place for."""
 
-import json
-from collections.abc import AsyncGenerator
 from typing import Annotated, Any, Literal
 
-import anyio.to_thread
-from fastapi import APIRouter, Header, Path, Query, Request
+from fastapi import APIRouter, Path, Query
 from fastapi.encoders import jsonable_encoder
 from fastapi.responses import PlainTextResponse, StreamingResponse
 from pydantic import BaseModel
@@ -14,8 +11,6 @@ from ...errors import RequestError
 from ...models.states import Status
 from ...services.native import adapter_archive, job_reads, series
 from ...services.openai.events import LARGEST
-from ...services.openai.jobs import find
-from ...services.tenants.job_views import EventLine
 from ...settings.settings import get_settings
 from ..answers import ERRORS
 from ..pages import After
@@ -24,11 +19,6 @@ from ..principal import Caller
 router = APIRouter(prefix="/v1/celora/jobs", tags=["celora"], responses=ERRORS)
 
 JobId = Annotated[str, Path(max_length=128)]
-KEEP_ALIVE_S = 15.0
-"""Seconds without an event after which a stream sends a comment, so that proxies keep it open."""
-AT_ONCE = 200
-STREAM = "text/event-stream"
-NO_NEWS = ": no news\n\n"
 
 
 class Jobs(BaseModel):
@@ -121,51 +111,6 @@ def events(
     """List a job's events in order, after the event of an id."""
     lines, ended = job_reads.events(caller.tenant, job_id, after_id=after, limit=limit)
     return Events(data=jsonable_encoder(lines), ended=ended)
-
-
-@router.get(
-    "/{job_id}/events/stream",
-    response_class=StreamingResponse,
-    responses={200: {"content": {STREAM: {"schema": {"type": "string"}}}}},
-)
-async def stream(
-    request: Request,
-    caller: Caller,
-    job_id: JobId,
-    last_event_id: Annotated[str | None, Header(max_length=20)] = None,
-) -> StreamingResponse:
-    """Send a job's events as they happen, until the job has ended; ``Last-Event-ID`` goes on after an event."""
-    if last_event_id and not (last_event_id.isascii() and last_event_id.isdigit()):
-        raise RequestError("Last-Event-ID is no id of an event.", param="Last-Event-ID")
-    after_id = min(int(last_event_id or 0), LARGEST)
-    await anyio.to_thread.run_sync(find, caller.tenant, job_id)
-    return StreamingResponse(
-        _lines(request, caller.tenant, job_id, after_id), media_type=STREAM, headers={"cache-control": "no-store"}
-    )
-
-
-async def _lines(request: Request, tenant: str, job_id: str, after_id: int) -> AsyncGenerator[str]:
-    def read() -> tuple[list[EventLine], bool]:
-        return job_reads.events(tenant, job_id, after_id=after_id, limit=AT_ONCE)
-
-    lines, ended = await anyio.to_thread.run_sync(read)
-    while lines:
-        for line in lines:
-            yield _block(line)
-        after_id = lines[-1].id
-        lines, ended = await anyio.to_thread.run_sync(read)
-    with request.app.state.watch.watch(job_id, after_id) as watcher:
-        while not ended:
-            if not lines:
-                yield NO_NEWS
-            lines, ended = await watcher.take(KEEP_ALIVE_S)
-            for line in lines:
-                yield _block(line)
-    yield "event: end\ndata: {}\n\n"
-
-
-def _block(line: EventLine) -> str:
-    return f"id: {line.id}\nevent: {line.kind}\ndata: {json.dumps(jsonable_encoder(line))}\n\n"
 
 
 @router.get("/{job_id}/log", response_class=PlainTextResponse)

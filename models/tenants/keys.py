@@ -192,6 +192,13 @@ def authenticate(session: Session, key: str) -> Principal:
     return Principal(row.id, row.tenant, row.name, frozenset(row.scopes))
 
 
+def keys_in_force(session: Session, key_ids: Collection[str]) -> set[str]:
+    """Return the ids of those keys that are neither revoked nor expired."""
+    at = now(session)
+    wanted = select(ApiKey).where(ApiKey.id.in_(list(key_ids)))
+    return {row.id for row in session.scalars(wanted) if _is_valid(row, at)}
+
+
 def checked_scopes(scopes: Collection[str]) -> list[str]:
     """Return the scopes in their order.
 

@@ -3,11 +3,13 @@
 import pytest
 from moved_job import Moved
 
+from celora.errors import UnavailableError
 from celora.models.events import record_event
 from celora.models.jobs import accept
 from celora.models.scope.scope import Scope
 from celora.models.spec import parse_spec
 from celora.models.states import Stage
+from celora.services.native import event_news
 from celora.services.native.event_news import read_news
 from celora.settings.settings import get_settings
 
@@ -63,3 +65,35 @@ def test_a_job_has_ended_once_its_last_event_is_read(submit, database):
     news = read_news({**after, "a": first.lines["a"][0].id})
     assert (news.more, news.ended) == (False, {"a", "gone"})
     assert (news.lines["a"][-1].kind, news.lines["a"][-1].message) == ("failed", "data.jsonl, line 2: no JSON.")
+
+
+@pytest.mark.parametrize("broken", [{"data": ["no facts"]}, {"message": None}], ids=["facts", "message"])
+def test_a_row_that_cannot_be_worded_is_a_fault_of_its_job_alone(submit, database, monkeypatch, caplog, broken):
+    after = {job_id: submit(job_id, "team-a") for job_id in ("a", "b", "c")}
+    for job_id in after:
+        say(database, job_id, "news")
+    read = event_news.event_lines
+
+    def worded(session, rows):
+        for row in rows:
+            if row.job_id == "b":
+                session.expunge(row)
+                for name, value in broken.items():
+                    setattr(row, name, value)
+        return read(session, rows)
+
+    monkeypatch.setattr(event_news, "event_lines", worded)
+    news = read_news(after)
+    assert (said(news), news.faulty) == ({"a": ["news"], "c": ["news"]}, {"b"})
+    assert "events of b cannot be shown" in caplog.text
+
+
+def test_a_record_that_does_not_answer_is_no_fault_of_a_job(submit, monkeypatch):
+    after = {"a": submit("a", "team-a")}
+
+    def away(session, rows):
+        raise UnavailableError("the record is away.")
+
+    monkeypatch.setattr(event_news, "event_lines", away)
+    with pytest.raises(UnavailableError):
+        read_news(after)
