@@ -7,7 +7,7 @@ by its whole id; ``find`` completes the beginning of an id for commands.
 import sys
 from collections import defaultdict
 from collections.abc import Iterable
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import cache
 
 from sqlalchemy import Integer, Select, String, and_, bindparam, func, or_, select, tuple_
@@ -382,6 +382,17 @@ def _undelivered_statement() -> Select[Job]:
     direct = and_(Job.queue.contains(DIRECT, autoescape=True), Job.sent_at < before_direct)
     late = or_(Job.sent_at < before, direct)
     return select(Job).where(Job.status == Status.QUEUED, late).order_by(Job.sent_at, Job.id)
+
+
+def oldest_direct(session: Session) -> datetime | None:
+    """Return when the oldest unclaimed message in the direct queue of a worker was sent; None where none waits."""
+    return session.scalar(_oldest_direct_statement())
+
+
+@cache
+def _oldest_direct_statement() -> Select[datetime | None]:
+    waits = (Job.status == Status.QUEUED, Job.queue.contains(DIRECT, autoescape=True))
+    return select(func.min(Job.sent_at)).where(*waits)
 
 
 def unannounced(session: Session) -> list[str]:

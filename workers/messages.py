@@ -48,6 +48,7 @@ class _Connection:
         self.rest_until, self.rest_s = 0.0, REST_S
         self._sends: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         self._thread: threading.Thread | None = None
+        self._timer: threading.Timer | None = None
 
     def run(self, send: Callable[[], None]) -> None:
         """Run ``send`` on the sending thread; the caller has acquired ``free``."""
@@ -56,9 +57,24 @@ class _Connection:
             self._thread.start()
         self._sends.put(send)
 
+    def run_later(self, act: Callable[[], None], pause_s: float) -> None:
+        """Call ``act`` on a thread after a pause, unless such a call is due already."""
+        if self._timer is not None:
+            return
+
+        def run() -> None:
+            self._timer = None  # what comes in answer to this call may need another
+            act()
+
+        self._timer = threading.Timer(pause_s, run)
+        self._timer.daemon = True
+        self._timer.start()
+
     def close(self) -> None:
         """End the sending thread after its present message, and close its connections."""
         self._sends.put(None)
+        if self._timer is not None:
+            self._timer.cancel()
 
     def _run_all(self) -> None:
         while (send := self._sends.get()) is not None:
@@ -106,6 +122,15 @@ def request_tick() -> None:
         app.send_task("celora.tick", queue=queues.ENTRY, expires=EXPIRES_S, retry=False, ignore_result=True)
 
     attempt(send, "a scheduling round")
+
+
+def request_tick_later(pause_s: float) -> None:
+    """Request a scheduling round after a pause, unless this process is to request one already.
+
+    The request waits in this process and not in the broker: Celery keeps a message with a countdown in the hands of a
+    worker, with whose death it would count as a message that ends workers.
+    """
+    _connection.run_later(request_tick, pause_s)
 
 
 def send_finetune(job_id: str, spec: Mapping[str, Any]) -> bool:

@@ -8,6 +8,7 @@ sends, since the canvas belongs to the tasks.
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
+from datetime import timedelta
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
@@ -27,7 +28,7 @@ from ...scheduling.records import Decision, Lane, ReasonsByMemory, Release
 from ...settings.failpoints import hit
 from ...settings.settings import Settings
 from ...workers import queues, results
-from ...workers.messages import PATIENT_S, attempt, request_tick
+from ...workers.messages import PATIENT_S, attempt, request_tick, request_tick_later
 from ..tenants.admission import apply_limits, ask_for_missing
 from .queue_facts import QueueFacts, read_queue
 from .shares import settle_use
@@ -61,6 +62,8 @@ class Sending:
 Send = Callable[[Sending], object]
 DIRECT_S = 5.0
 """Seconds after which a message that prefers one worker goes to every worker of the type."""
+SLACK_S = 0.2
+"""Seconds after that time at which the round is requested that sends the message."""
 
 
 def dispatch(database: Database, settings: Settings, send: Send) -> int:
@@ -110,11 +113,14 @@ def resend(database: Database, settings: Settings, send: Send) -> None:
     """Send again the messages that nobody claimed in time.
 
     A job whose queue no worker reads returns to waiting: it then has a reason, and another GPU type may take it. A job
-    that was sent to the worker with its base goes to the common queue, if that worker does not take it within seconds.
+    that was sent to the worker with its base goes to the common queue, if that worker does not take it within seconds:
+    while such a message waits, the next round is requested for the time at which it is late, and does not wait for the
+    timer.
     """
+    direct_s = min(settings.claim_s, DIRECT_S)
     with database.transaction(Scope.everything) as session:
         again: list[Sending] = []
-        late = queries.undelivered(session, settings.claim_s, min(settings.claim_s, DIRECT_S))
+        late = queries.undelivered(session, settings.claim_s, direct_s)
         read = queues_that_are_read(session, settings.foreign_memory_bytes) if late else set[str]()
         for job in late:
             if queues.direct_worker_of(job.queue):
@@ -129,10 +135,14 @@ def resend(database: Database, settings: Settings, send: Send) -> None:
             publication = transitions.resend(session, job.id, job.attempt, job.stage, job.publication)
             if publication is not None:
                 again.append(_sending(job, publication, job.stage, job.gpu_type))
+        oldest = queries.oldest_direct(session)
+        left_s = None if oldest is None else (oldest + timedelta(seconds=direct_s) - now(session)).total_seconds()
     if again:
         hit("resend.committed")
     for sending in again:
         _send(sending, send)
+    if left_s is not None:
+        request_tick_later(max(left_s, 0.0) + SLACK_S)
 
 
 def announce_ended(database: Database) -> None:

@@ -87,6 +87,30 @@ def test_a_forked_child_does_not_wait_for_its_parents_thread():
     answers.set()
 
 
+def test_a_round_that_is_requested_for_later_is_requested_once_and_the_round_may_request_the_next(monkeypatch):
+    requested = []
+
+    def request():
+        requested.append(time.monotonic())
+        if len(requested) < 3:
+            messages.request_tick_later(0.1)
+
+    monkeypatch.setattr(messages, "request_tick", request)
+    began = time.monotonic()
+    for _ in range(5):
+        messages.request_tick_later(0.1)
+    until(lambda: len(requested) == 3)
+    assert requested[-1] - began >= 0.3
+
+
+def test_a_closed_connection_requests_no_round_any_more(monkeypatch):
+    requested = threading.Event()
+    monkeypatch.setattr(messages, "request_tick", requested.set)
+    messages.request_tick_later(0.1)
+    messages.close_connection()
+    assert not requested.wait(0.3)
+
+
 def test_a_broker_that_stays_away_is_tried_ever_more_seldom_and_a_message_from_it_ends_that(monkeypatch):
     clock = [0.0]
     monkeypatch.setattr(messages.time, "monotonic", lambda: clock[0])

@@ -320,7 +320,9 @@ def test_a_reserved_workers_own_queue_gets_its_tenants_jobs_and_another_worker_l
     assert room.row("labelled").status is Status.QUEUED
 
 
-def test_a_job_goes_to_the_worker_that_holds_its_base_and_back_to_all_if_that_one_does_not_take_it(room):
+def test_a_job_goes_to_the_worker_that_holds_its_base_and_back_to_all_if_that_one_does_not_take_it(room, monkeypatch):
+    requested = []
+    monkeypatch.setattr(rounds, "request_tick_later", requested.append)
     base = {"name": "llama", "revision": "r1"}
     for name in ("cpu-0@h", "cpu-1@h"):
         room.worker(name)
@@ -332,12 +334,16 @@ def test_a_job_goes_to_the_worker_that_holds_its_base_and_back_to_all_if_that_on
     room.job()
     with room.database.transaction(Scope.everything) as session:
         session.execute(update(Job).values(base=base))
+    room.resend()
+    assert requested == [], "no message waits in a direct queue"
     room.dispatch()
     assert room.row().queue == "gpu.cpu@=cpu-1@h"
     room.resend()
     assert room.row().publication == 2, "it was sent a moment ago"
+    assert 0 < requested.pop() <= rounds.DIRECT_S + rounds.SLACK_S, "the next round does not wait for the timer"
     room.later(rounds.DIRECT_S + 1, "sent_at")
     room.resend()
+    assert requested == []
     row = room.row()
     assert (row.queue, row.publication, row.status, row.attempt) == ("gpu.cpu", 3, Status.QUEUED, 1)
     assert room.claim(worker="cpu-0@h") is not None
