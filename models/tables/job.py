@@ -49,11 +49,10 @@ class Job(Table):
         Index(None, "created_at", "id"),
         Index(
             *("ix_job_turn", *LANE, text("recovered DESC"), text("priority DESC"), "created_at", "id"),
-            sqlite_where=WAITS,
-            postgresql_where=WAITS,
+            info={"where": WAITS},
         ),
-        Index("ix_job_age", *LANE, "created_at", sqlite_where=WAITS, postgresql_where=WAITS),
-        Index("ix_job_expires_at", "expires_at", sqlite_where=EXPIRES, postgresql_where=EXPIRES),
+        Index("ix_job_age", *LANE, "created_at", info={"where": WAITS}),
+        Index("ix_job_expires_at", "expires_at", info={"where": EXPIRES}),
         Index(None, "tenant", "status", "created_at", "id"),
     )
 
@@ -178,8 +177,7 @@ class MetricPoint(Table):
             "job_id",
             "attempt",
             "step",
-            sqlite_where=EVALUATED,
-            postgresql_where=EVALUATED,
+            info={"where": EVALUATED},
         ),
     )
 

@@ -59,7 +59,7 @@ class Delivery(Table):
 
     __tablename__ = "delivery"
     __table_args__ = (
-        Index("ix_delivery_next_at", "next_at", sqlite_where=OPEN, postgresql_where=OPEN),
+        Index("ix_delivery_next_at", "next_at", info={"where": OPEN}),
         Index(None, "receiver_id", "subject"),
         Index(None, "job_id"),
     )

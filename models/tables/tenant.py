@@ -106,7 +106,7 @@ class Hold(Table):
     __tablename__ = "hold"
     __table_args__ = (
         Index(None, "held_ms"),
-        Index("ix_hold_asks", "job_id", sqlite_where=text("asks = 1"), postgresql_where=text("asks")),
+        Index("ix_hold_asks", "job_id", info={"where": text("asks")}),
     )
 
     job_id: Mapped[str] = job_key(primary=True)
