@@ -1,7 +1,10 @@
-"""Validates the job spec once, at the edge; the error for an unknown field names the nearest known field."""
+"""Validates the job spec once, at the edge; the error for an unknown field names the nearest known field.
+
+A spec of the record is read with ``stored_spec``, which ignores unknown fields.
+"""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, StringConstraints, ValidationError, field_validator, model_validator
@@ -228,6 +231,23 @@ def parse_spec(fields: dict[str, Any]) -> JobSpec:
     if faults:
         raise _refusal(faults[:SHOWN_FAULTS], len(faults))
     return spec
+
+
+def stored_spec(fields: Mapping[str, Any]) -> JobSpec:
+    """Read a spec of the record; fields of a later version are ignored."""
+    return JobSpec.model_validate(known_fields(fields))
+
+
+def known_fields(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields of a stored spec that this version knows.
+
+    During an upgrade, programs of two versions work on one record, and the later one may have added fields.
+    """
+    known = {name: value for name, value in fields.items() if name in JobSpec.model_fields}
+    gate: dict[str, Any] | None = known.get("gate")
+    if isinstance(gate, dict):
+        known["gate"] = {name: value for name, value in gate.items() if name in Gate.model_fields}
+    return known
 
 
 def _refusal(shown: list[str], faults: int) -> SettingsError:

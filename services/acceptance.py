@@ -20,7 +20,7 @@ from ..models.events import record_event
 from ..models.jobs import accept as record
 from ..models.jobs.expiry import EXPIRES
 from ..models.scope.scope import Scope
-from ..models.spec import JobSpec
+from ..models.spec import JobSpec, stored_spec
 from ..models.states import Status
 from ..models.tables import Job
 from ..models.tenants.audit import MESSAGE, Actor, current_actor, record_audit
@@ -111,7 +111,7 @@ def _take_again(session: Session, job: Job, kept: dict[str, object], *, redelive
     if job.status.final and not redelivered:
         record.announce_again(session, job.id, kept)
     elif job.status is not Status.FAILED:
-        record.submit(session, job_id=job.id, spec=JobSpec.model_validate(job.spec), request=kept)
+        record.submit(session, job_id=job.id, spec=stored_spec(job.spec), request=kept)
 
 
 def _delivery(request: CeleryRequest) -> Mapping[str, object]:

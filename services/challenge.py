@@ -26,7 +26,7 @@ from ..models.database import get_database
 from ..models.promotion_gate import PREFERENCE, REQUIRED, Gate
 from ..models.rows import lock_if
 from ..models.scope.scope import Scope
-from ..models.spec import JobSpec
+from ..models.spec import stored_spec
 from ..models.states import Status
 from ..models.tables import Adapter, Job
 from ..scheduling.promotion import Verdict, judge
@@ -83,7 +83,7 @@ def challenge(session: Session, job: Job, artifacts: Artifacts) -> dict[str, Any
     Returns:
         The arguments of ``champions.settle``, and ``stale``: True if the champion changed since the evaluation.
     """
-    spec = JobSpec.model_validate(job.spec)
+    spec = stored_spec(job.spec)
     if spec.champion is None:
         return None
     now_ = champions.find(session, job.tenant, spec.champion)

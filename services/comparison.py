@@ -15,7 +15,7 @@ from ..errors import SettingsError, of_code
 from ..models.columns import Evaluated, base_identity, evaluated_of, measured_sets
 from ..models.jobs.stage_results import base_of, trained_of
 from ..models.ratings import BASE
-from ..models.spec import JobSpec
+from ..models.spec import stored_spec
 from ..models.tables import Job
 from ..models.tables.types import JsonObject
 from ..settings.gpus import gpu_catalogue
@@ -293,7 +293,7 @@ def _request(settings: Settings, host: Contestant, others: Sequence[Contestant],
     job = host.job
     if job is None or job.result is None:
         raise SettingsError(f"{host.label} has no finished adapter.", hint=f"See `celora status {host.key}`.")
-    spec, places = JobSpec.model_validate(job.spec), Workspace(settings, job.id, job.attempt)
+    spec, places = stored_spec(job.spec), Workspace(settings, job.id, job.attempt)
     return EvaluateRequest(
         job=job.id,
         attempt=job.attempt,

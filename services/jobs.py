@@ -23,7 +23,7 @@ from ..models.adapters import lineage
 from ..models.database import get_database
 from ..models.jobs import requests
 from ..models.scope.scope import Scope
-from ..models.spec import JobSpec
+from ..models.spec import JobSpec, known_fields, stored_spec
 from ..models.states import Stage, Status
 from ..models.tables import Event, Job
 from ..models.tables.types import JsonObject
@@ -179,7 +179,7 @@ def retry(
     with get_database().transaction(scope) as session:
         old = queries.get_job(session, job_id)
         job = requests.retry(session, old.id, chosen, changes=_changes(session, old, changes or {}))
-        datasets.record_use(session, chosen, datasets.resolve(session, JobSpec.model_validate(job.spec))[1])
+        datasets.record_use(session, chosen, datasets.resolve(session, stored_spec(job.spec))[1])
         admit(session, get_settings(), chosen)
         _audit(session, "job.retry", job, {"retry_of": old.id}, dict(changes or {}))
         message = dict(job.spec)
@@ -251,19 +251,19 @@ def _changes(session: Session, old: Job, given: Mapping[str, Any]) -> dict[str, 
     given = absolute_base(given)
     if given.get("tenant", old.tenant) != old.tenant:
         raise SettingsError(f"job {old.id} is tenant {old.tenant}'s; a retry is, too.", hint="Submit it anew.")
-    settings, known = get_settings(), tuple(sources_of(JobSpec.model_validate(old.spec)))
+    settings, known = get_settings(), tuple(sources_of(stored_spec(old.spec)))
     if given.keys() & {"continue_from", "reference"}:
         spec, names = _with_parent(session, old, given), {*given, *lineage.FROM_PARENT}
     else:
-        spec, names = check_spec({**old.spec, **given, "tenant": old.tenant}, settings), {*given}
+        spec, names = check_spec({**known_fields(old.spec), **given, "tenant": old.tenant}, settings), {*given}
     placed = place_datasets(session, spec, settings, known=known)[0].model_dump(mode="json")
-    before = JobSpec.model_validate(old.spec).model_dump(mode="json")
+    before = stored_spec(old.spec).model_dump(mode="json")
     return {name: placed[name] for name in sorted(names) if placed[name] != before[name]}
 
 
 def _with_parent(session: Session, old: Job, given: Mapping[str, Any]) -> JobSpec:
     """Returns the new spec of a retry whose parent or reference changes: base and shape come from the new parent."""
-    kept = dict(old.spec)
+    kept = known_fields(old.spec)
     if old.spec.get("continue_from") and given.get("continue_from"):
         kept = {name: value for name, value in kept.items() if name not in lineage.FROM_PARENT}
     return lineage.resolve(session, check_spec({**kept, **given, "tenant": old.tenant}, get_settings()))

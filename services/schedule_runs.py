@@ -18,6 +18,7 @@ from ..models.events import record_event
 from ..models.jobs.accept import reject
 from ..models.jobs.requests import request_cancel
 from ..models.rows import lock_if
+from ..models.spec import known_fields
 from ..models.states import Status
 from ..models.tables import Job
 from ..models.tables.schedule import Schedule, ScheduleRun
@@ -114,7 +115,7 @@ def _submit(
 ) -> bool:
     job_id = job_id_of(schedule, run.key)
     try:
-        spec = check_spec(dict(fields), settings)
+        spec = check_spec(known_fields(fields), settings)
         with acting(Actor(f"schedule {schedule.name}")):
             write_job(session, settings, job_id, spec, None)
     except CeloraError as error:
@@ -134,7 +135,7 @@ def _let_wait(
 ) -> None:
     """Mark a run as waiting, and fix the versions that its datasets have at its own time."""
     try:
-        spec, _ = place_datasets(session, check_spec(dict(fields), settings), settings)
+        spec, _ = place_datasets(session, check_spec(known_fields(fields), settings), settings)
     except CeloraError as error:
         _reject(session, schedule, run, fields, error)
         return

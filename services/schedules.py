@@ -21,7 +21,7 @@ from ..models import schedules as record
 from ..models.database import get_database, now
 from ..models.queries import get_tenant
 from ..models.scope.scope import Scope
-from ..models.spec import JobSpec, parse_spec
+from ..models.spec import JobSpec, known_fields, parse_spec
 from ..models.tables.schedule import Schedule, ScheduleRun
 from ..models.tables.types import JsonObject
 from ..models.tenants.audit import current_actor, record_audit
@@ -160,8 +160,8 @@ def run_now(name: str, *, tenant: str = "default") -> dict[str, Any]:
     with database.session(Scope.of(tenant)) as session:
         schedule = record.find(session, tenant, name)
     looked = dict(schedule.looked or {})
-    fields = data_changes.with_version(schedule.spec, settings, looked)
-    seen = _content(parse_spec(dict(fields)), settings, looked, watched=schedule.seen is not None)
+    fields = known_fields(data_changes.with_version(schedule.spec, settings, looked))
+    seen = _content(parse_spec(fields), settings, looked, watched=schedule.seen is not None)
     check_spec(fields, settings)
     with database.transaction(Scope.of(tenant)) as session:
         locked = _locked(session, tenant, name)

@@ -238,10 +238,11 @@ def _shape_faults(recipe: Recipe) -> Iterator[str]:
 class Adjusted(BaseModel):
     """What a device's memory forced on a job after all: limits that how a batch is cut has to keep.
 
-    None of it changes what is trained: the effective batch stays, and so do the steps.
+    None of it changes what is trained: the effective batch stays, and so do the steps. The record keeps it, and a later
+    version may have added fields.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="ignore", frozen=True)
 
     micro_batch: PositiveInt | None = Field(None, description="rows in one forward pass, at most")
     gradient_checkpointing: bool | None = Field(None, description="True: recompute activations, whatever was chosen")
@@ -249,7 +250,9 @@ class Adjusted(BaseModel):
 
 
 class ResolvedRecipe(Recipe):
-    """A recipe without any ``auto`` left: what the trainer runs and the record keeps."""
+    """A recipe without any ``auto`` left: what the trainer runs and the record keeps, fields of a later version too."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
 
     micro_batch: PositiveInt
     accumulation: PositiveInt

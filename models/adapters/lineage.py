@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 from ...errors import NotFoundError, SettingsError
 from ...tuning.protocol import Base
 from .. import champions
-from ..spec import PARENTS_BASE, JobSpec
+from ..spec import PARENTS_BASE, JobSpec, stored_spec
 from ..states import Status
 from ..tables import Adapter, Checkpoint, Job
 
@@ -123,7 +123,7 @@ def find(session: Session, tenant: str, name: str, *, field: str, missing: str |
             f"{field}: job {job.id} has {missing_part}.",
             hint=f"See `celora status {job.id}`, and name a completed job, or a step whose checkpoint is kept.",
         )
-    known = JobSpec.model_validate(job.spec)
+    known = stored_spec(job.spec)
     return Parent(f"{job.id}@{step}" if step else job.id, Base.model_validate(job.base), known, uri)
 
 

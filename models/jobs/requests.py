@@ -15,7 +15,7 @@ from ..events import record_event
 from ..queue.labels import label_text
 from ..queue.wait_words import pause_words
 from ..rows import lock_if
-from ..spec import JobSpec, parse_spec
+from ..spec import JobSpec, known_fields, parse_spec
 from ..states import LIVE, JobClass, Reason, Stage, Status
 from ..tables import Job
 from ..tables.types import JsonObject
@@ -210,7 +210,7 @@ def retry(
             f"job {job_id} is {old.status}; only a failed or cancelled one can be tried again.",
             hint="A paused one goes on with `celora resume`; submit a completed one anew.",
         )
-    spec = parse_spec({**old.spec, **(changes or {})})
+    spec = parse_spec({**known_fields(old.spec), **(changes or {})})
     job, new = _copy(session, old, new_id, spec)
     if not new:
         return job

@@ -24,7 +24,7 @@ from ...models.adapters import lineage
 from ...models.database import Database, get_database, now
 from ...models.openai import data_checks
 from ...models.scope.scope import Scope
-from ...models.spec import JobSpec
+from ...models.spec import JobSpec, stored_spec
 from ...models.tables import DataCheck, Tenant
 from ...settings.secrets import secrets_of_job
 from ...settings.settings import Settings
@@ -174,7 +174,7 @@ def run(database: Database, settings: Settings, check_id: str) -> None:
         row = data_checks.claim_check(session, check_id, CLAIM_S)
         if row is None:
             return
-        spec, names = JobSpec.model_validate(row.spec), {name: str(file) for name, file in row.file_names.items()}
+        spec, names = stored_spec(row.spec), {name: str(file) for name, file in row.file_names.items()}
         worn_out = row.tries > data_checks.MOST_TRIES
     result: JsonObject = {"failure": LOST}
     if not worn_out:

@@ -4,7 +4,7 @@ import pytest
 from pydantic import ValidationError
 
 from celora.errors import SettingsError
-from celora.models.spec import JobSpec, parse_spec
+from celora.models.spec import JobSpec, parse_spec, stored_spec
 from celora.tuning.recipe import TARGET_PRESETS, Recipe
 
 GOOD = {"base_model": "base", "dataset": "rows.jsonl"}
@@ -145,3 +145,13 @@ def test_a_refusal_that_ends_with_a_sentence_gets_no_second_full_stop():
         parse_spec({"base_model": "tiny", "dataset": "/data/rows.jsonl", "labels": ["Big Memory"]})
     assert "can't be a label" in caught.value.message
     assert caught.value.message.endswith("first.")
+
+
+def test_a_field_of_a_later_version_is_ignored_in_the_record_and_refused_at_submit():
+    gate = {"metric": "exact_match", "of_a_later_version": 1}
+    later = {**GOOD, "of_a_later_version": True, "champion": "best", "eval_dataset": "held", "gate": gate}
+    read = stored_spec(later)
+    assert read.gate is not None
+    assert read == parse_spec({**GOOD, "champion": "best", "eval_dataset": "held", "gate": {"metric": "exact_match"}})
+    assert "of_a_later_version is no field" in refusal(**{**later, "gate": None})
+    assert "of_a_later_version is no field of a gate" in refusal(**{**later, "of_a_later_version": None})

@@ -79,6 +79,20 @@ def test_a_cancelled_job_is_retried_with_changes(record, spec):
         assert (job.id, job.retry_of, job.spec["rank"]) == ("again", first, 4)
 
 
+def test_a_retry_drops_a_field_that_a_later_version_wrote(record, spec):
+    first = jobs.submit(spec)
+    jobs.cancel(first)
+    with record.transaction(Scope.everything) as session:
+        job = session.get_one(Job, first)
+        job.spec = {**job.spec, "of_a_later_version": True}
+    for changes in (None, {"rank": 4}):
+        second = jobs.retry(first, changes)
+        with record.session(Scope.everything) as session:
+            assert "of_a_later_version" not in session.get_one(Job, second).spec
+    with pytest.raises(SettingsError, match="of_a_later_version is no field"):
+        jobs.retry(first, {"of_a_later_version": False})
+
+
 def test_a_retry_stays_its_tenants(record, spec):
     first = jobs.submit(spec)
     jobs.cancel(first)

@@ -31,6 +31,17 @@ def test_runs_that_wait_are_trained_in_order_each_once(record, patient, look, pa
     assert at == sorted(at, reverse=True)
 
 
+def test_a_field_that_a_later_version_wrote_into_a_schedule_prevents_no_run(record, look, pass_time):
+    schedules.add("s", SPEC, every="1h")
+    with record.transaction(Scope.everything) as session:
+        schedule = session.query(Schedule).one()
+        schedule.spec = {**schedule.spec, "of_a_later_version": True}
+    pass_time(HOUR_S)
+    assert look() == 1
+    assert outcomes() == ["submitted"]
+    assert schedules.run_now("s")["outcome"] == "waiting"
+
+
 def test_overlaps_are_skipped(record, look, pass_time, end):
     schedules.add("s", SPEC, every="1h")
     for _ in range(3):

@@ -22,7 +22,7 @@ from ...models.jobs import transitions
 from ...models.jobs.lifecycle import charge_again
 from ...models.rows import Claim, lock_if
 from ...models.scope.scope import Scope
-from ...models.spec import JobSpec
+from ...models.spec import JobSpec, stored_spec
 from ...models.states import Reason, Stage, Status
 from ...models.tables import Job, Worker
 from ...models.workers import obstacle
@@ -215,7 +215,7 @@ def _stage(settings: Settings, job: Job, stage: Stage, worker_id: str) -> Claime
     return ClaimedStage(
         job=job,
         stage=stage,
-        spec=JobSpec.model_validate(job.spec),
+        spec=stored_spec(job.spec),
         claim=claim,
         lease=Lease(database, claim, lease_s=settings.lease_s, heartbeat_s=settings.heartbeat_s),
         workspace=Workspace(settings, job.id, job.attempt),

@@ -27,5 +27,6 @@ def test_a_result_keeps_the_place_of_its_adapter():
 
 def test_the_recipe_keeps_the_limits_that_a_devices_memory_forced():
     assert limits_of(Job()) == Adjusted()
-    job = Job(resolved=RESOLVED, adjusted={"micro_batch": 4, "why": "out of memory"})
+    newer = {"of a newer version": 1}
+    job = Job(resolved={**RESOLVED, **newer}, adjusted={"micro_batch": 4, "why": "out of memory", **newer})
     assert (recipe_of(job).micro_batch, recipe_of(job).effective_batch) == (4, 16)
