@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session, aliased
 from ..queries import FURTHEST
 from ..rows import lock_if
 from ..schedules import WAITING
-from ..states import FINAL
+from ..states import DIRECT, FINAL, OWN
 from ..tables import Adapter, Checkpoint, Job, ScheduleRun, Worker
 
 AT_ONCE = 200
@@ -119,6 +119,12 @@ def forget_runs(session: Session, keep: int = KEPT_RUNS) -> int:
         )
         gone += len(session.scalars(older.returning(ScheduleRun.key)).all())
     return gone
+
+
+def queues_of_gone_workers(session: Session, before: datetime) -> list[str]:
+    """List the queues that one worker alone read which is offline and sent no heartbeat since then."""
+    gone = select(Worker.queues).where(Worker.status == "offline", Worker.last_seen_at < before)
+    return sorted({name for names in session.scalars(gone) for name in names if OWN in name or DIRECT in name})
 
 
 def forget_workers(session: Session, before: datetime) -> int:

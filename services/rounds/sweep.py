@@ -19,6 +19,9 @@ from ...models.tables import Job
 from ...settings.settings import Settings
 from ...storage.artifacts import Artifacts
 from ...tuning.protocol import Dtype
+from ...workers import queues
+from ...workers.celery import app
+from ...workers.messages import UNREACHABLE
 
 logger = logging.getLogger(__name__)
 
@@ -62,14 +65,33 @@ def sweep_artifacts(settings: Settings, database: Database) -> int:
 
 
 def sweep_record(database: Database) -> None:
-    """Delete rows by age: workers that left, old runs, deliveries that ended, and checks that expired."""
+    """Delete rows by age: workers that left, old runs, deliveries that ended, and checks that expired.
+
+    The queues of workers that left go first. Where the broker is away, the rows that name them stay for a later sweep.
+    """
+    with database.session(Scope.everything) as session:
+        before = now(session) - timedelta(days=KEPT_WORKER_DAYS)
+        unread = retention.queues_of_gone_workers(session, before)
+    queues_are_gone = not unread or _delete_queues(unread)
     with database.transaction(Scope.everything) as session:
-        workers = retention.forget_workers(session, now(session) - timedelta(days=KEPT_WORKER_DAYS))
+        workers = retention.forget_workers(session, before) if queues_are_gone else 0
         runs = retention.forget_runs(session)
         forget_deliveries(session, now(session) - timedelta(days=KEPT_DELIVERY_DAYS))
         forget_checks(session)
     if workers or runs:
         logger.info("the rows of %d offline workers and of %d old runs of schedules were deleted", workers, runs)
+
+
+def _delete_queues(names: list[str]) -> bool:
+    """Delete queues in the broker; return False where it cannot be reached. The record sends what was in them again."""
+    try:
+        dropped = queues.delete(app, names)
+    except UNREACHABLE as error:
+        logger.warning("the queues of %d workers that left stay until a later sweep (%s)", len(names), error)
+        return False
+    if dropped:
+        logger.info("%d messages to workers that left were dropped", dropped)
+    return True
 
 
 def remove_older_checkpoints(settings: Settings, database: Database, artifacts: Artifacts) -> int:

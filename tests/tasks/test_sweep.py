@@ -2,15 +2,41 @@
 
 from datetime import timedelta
 
+from kombu.exceptions import OperationalError
+from sqlalchemy import select
+
+from celora.models import workers
 from celora.models.database import get_database, now
 from celora.models.jobs import accept, requests
 from celora.models.scope.scope import Scope
 from celora.models.spec import parse_spec
-from celora.models.tables import Job
+from celora.models.tables import Job, Worker
 from celora.settings.settings import get_settings
 from celora.storage.artifacts import Artifacts
 from celora.storage.manifest import write_manifest
 from celora.tasks.sweep import sweep
+from celora.workers import queues
+
+
+def test_workers_that_left_are_forgotten_with_their_queues_once_the_broker_can_be_reached(home, monkeypatch):
+    database, deleted, away = get_database(), [], [OperationalError("refused")]
+    database.migrate()
+    with database.transaction(Scope.everything) as session:
+        workers.register(session, "gone", host="h", kind="gpu", pid=1, queues=["gpu.cpu", "gpu.cpu@=gone"])
+        workers.mark_offline(session, "gone")
+        session.get_one(Worker, "gone").last_seen_at = now(session) - timedelta(days=30)
+
+    def delete(_app, names):
+        if away:
+            raise away.pop()
+        deleted.extend(names)
+        return 1
+
+    monkeypatch.setattr(queues, "delete", delete)
+    for left, gone in (({"gone"}, []), (set(), ["gpu.cpu@=gone"])):
+        sweep()
+        with database.session(Scope.everything) as session:
+            assert (set(session.scalars(select(Worker.id))), deleted) == (left, gone)
 
 
 def test_the_data_of_a_job_that_ended_long_ago_is_removed(home, tmp_path):

@@ -2,6 +2,7 @@
 
 import pytest
 from celery import Celery
+from redis import Redis
 
 from celora.errors import SettingsError
 from celora.models.states import Stage, common_queue
@@ -56,6 +57,23 @@ def test_messages_that_wait_are_counted_by_queue_and_a_queue_that_is_not_there_h
         app.send_task("x", queue="prep", priority=priority)
     assert queues.depths(app, ["prep", "gpu.h100"]) == {"prep": 2, "gpu.h100": 0}
     app.close()
+
+
+def test_a_queue_that_nobody_reads_any_more_leaves_no_key_and_takes_no_other_with_it(valkey):
+    app, client = Celery(broker=valkey), Redis.from_url(valkey)
+    names = [queues.direct_queue("cpu", "cpu-0@gone"), queues.own_queue("cpu", "cpu-0@gone")]
+    for name in (*names, "gpu.cpu"):
+        for priority in (0, 9):
+            app.send_task("x", queue=name, priority=priority)
+    before = len(client.keys("*gone*"))
+    fresh = Celery(broker=valkey)  # another process has sent the messages
+    assert (before >= 6, queues.delete(fresh, names)) == (True, 4)
+    assert client.keys("*gone*") == []
+    assert queues.delete(fresh, names) == 0
+    app.send_task("x", queue="gpu.cpu")
+    assert queues.depths(fresh, ["gpu.cpu", *names]) == {"gpu.cpu": 3, **dict.fromkeys(names, 0)}
+    for each in (app, fresh, client):
+        each.close()
 
 
 def test_a_special_worker_reads_its_own_queue_alone():

@@ -105,7 +105,8 @@ def test_a_slot_goes_when_its_job_has_ended(database, schedule):
 def workers(database):
     with database.transaction(Scope.everything) as session:
         for name in ("gone", "cordoned", "sick", "lately", "online"):
-            registry.register(session, name, host="h", kind="gpu", pid=1, status="online")
+            own = ["gpu.cpu", f"gpu.cpu@={name}"] if name != "sick" else ["gpu.cpu@@sick"]
+            registry.register(session, name, host="h", kind="gpu", pid=1, queues=own)
         registry.cordon(session, "cordoned")
         session.execute(update(Worker).where(Worker.id == "sick").values(health="unhealthy"))
         for name in ("gone", "cordoned", "sick", "lately"):
@@ -113,6 +114,12 @@ def workers(database):
         long_ago = now(session) - timedelta(days=8)
         session.execute(update(Worker).where(Worker.id != "lately").values(last_seen_at=long_ago))
     return database
+
+
+def test_the_queues_of_workers_that_are_long_gone_are_listed_and_no_queue_that_others_read(workers):
+    with workers.session(Scope.everything) as session:
+        gone = retention.queues_of_gone_workers(session, now(session) - timedelta(days=7))
+    assert gone == ["gpu.cpu@=cordoned", "gpu.cpu@=gone", "gpu.cpu@@sick"]
 
 
 def test_a_worker_that_is_long_gone_is_forgotten_unless_it_must_not_be_trusted(workers):

@@ -54,6 +54,7 @@ OPERATORS = {
     "jobs.failures.memory_of", "jobs.failures.safe_batch", "jobs.future_times.correct_future_times",
     "jobs.metrics.reaper_age_s", "jobs.metrics.unfinished",
     "jobs.metrics.workers", "jobs.progress.explain_waits", "jobs.reaper_watch.watch", "jobs.retention.forget_workers",
+    "jobs.retention.queues_of_gone_workers",
     "jobs.transitions.advance", "queries.queues", "queries.workers", "queue.waiting.count_by_queue",
     "queue.waiting.lanes", "queue.groups.all_heads", "queue.groups.count_groups", "queue.metrics.waiting_ages",
     "workers.cordon", "workers.count_device_fault",
