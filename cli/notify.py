@@ -138,7 +138,7 @@ def log(
     from ..services.notifications import receivers  # noqa: PLC0415  (only this group needs it)
 
     record()
-    found = receivers.list_deliveries(tenant or (INSTALLATION if name else None), words=name, limit=limit)
+    found = receivers.list_deliveries(INSTALLATION if tenant is None and name else tenant, words=name, limit=limit)
     if as_json:
         print_json([vars(view) for view in found])
         return

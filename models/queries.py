@@ -46,6 +46,9 @@ from .workers import obstacle
 DEFAULT_TENANT = "default"
 """The tenant of whoever names none; it exists in each installation, also before its first job."""
 LIST = "`celora list` shows what there is."
+LIST_OF_TENANTS = "`celora tenant list` shows what there is."
+LONGEST_SHOWN = 64
+"""Characters of a name or id that nobody has, in the sentence that says so; no id and no tenant's name is longer."""
 FURTHEST = (Checkpoint.step.desc(), Checkpoint.created_at.desc())
 """The order in which checkpoints are tried."""
 LARGE = (defer(Job.evaluation), defer(Job.summary), defer(Job.prepared), defer(Job.request))
@@ -95,7 +98,7 @@ def get_job(session: Session, job_id: str, tenant: str | None = None) -> Job:
     )
     job = found.one_or_none()
     if job is None:
-        raise NotFoundError(f"there is no job {job_id}.", hint=LIST)
+        raise NotFoundError(f"there is no job {job_id[:LONGEST_SHOWN]}.", hint=LIST)
     return job
 
 
@@ -116,7 +119,7 @@ def find(session: Session, job_id: str, tenant: str | None = None) -> Job:
     if found:
         names = ", ".join(job.id for job in found[:3]) + (" and more" if len(found) > 3 else "")  # noqa: PLR2004  (three are shown)
         raise NotFoundError(f"{job_id} is the beginning of more than one job: {names}.", hint="Give more of the id.")
-    raise NotFoundError(f"there is no job {job_id}.", hint=LIST)
+    raise NotFoundError(f"there is no job {job_id[:LONGEST_SHOWN]}.", hint=LIST)
 
 
 def get_tenant(session: Session, name: str) -> str:
@@ -126,7 +129,7 @@ def get_tenant(session: Session, name: str) -> str:
         NotFoundError: There is no such tenant, or the session's scope hides it.
     """
     if name != DEFAULT_TENANT and session.get(Tenant, name) is None:
-        raise NotFoundError(f"there is no tenant {name}.", hint="`celora tenant list` shows what there is.")
+        raise NotFoundError(f"there is no tenant {name[:LONGEST_SHOWN]}.", hint=LIST_OF_TENANTS)
     return name
 
 

@@ -15,9 +15,9 @@ Example:
 import random
 from collections.abc import Iterator, Mapping
 from datetime import timedelta
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
 from ..errors import SettingsError
 from ..models.states import JobClass, Stage
@@ -30,11 +30,15 @@ MOST_JOBS = 200_000
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
 Labels = Annotated[list[Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_.-]{0,31}$")]], Field(max_length=8)]
 Factor = Annotated[float, Field(gt=0, le=100)]
+Minutes = Annotated[float, Field(gt=0)]
+Gib = Annotated[float, Field(ge=0, le=1_000_000)]
+MOST_MINUTES = 100 * 365 * 24 * 60
+"""Minutes from the beginning until which jobs may arrive."""
 NO_LABELS: Labels = []
 
 
 class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Workers(_Part):
@@ -42,7 +46,7 @@ class Workers(_Part):
 
     type: str
     count: Annotated[int, Field(ge=1, le=100_000)] = 1
-    memory_gib: Annotated[float, Field(gt=0)] | None = None
+    memory_gib: Annotated[Gib, Field(gt=0)] | None = None
     tenant: str = ""
     labels: Labels = NO_LABELS
 
@@ -67,17 +71,23 @@ class Burst(_Part):
     id: str | None = None
     at_hours: Annotated[float, Field(ge=0)] = 0.0
     every_minutes: Annotated[float, Field(ge=0)] = 0.0
-    minutes: Annotated[float, Field(gt=0)] | tuple[float, float] | None = None
-    seconds: dict[str, float] = Field(default_factory=dict[str, float])
+    minutes: Minutes | tuple[Minutes, Minutes] | None = None
+    seconds: dict[str, Annotated[float, Field(gt=0)]] = Field(default_factory=dict[str, float])
     gpu: str = "auto"
     priority: Annotated[int, Field(ge=-100, le=100)] = 0
     job_class: JobClass = Field(JobClass.NORMAL, alias="class")
     labels: Labels = NO_LABELS
-    memory_gib: Annotated[float, Field(ge=0)] = 0.0
+    memory_gib: Gib = 0.0
     estimated: bool = True
     estimate: Factor | tuple[Factor, Factor] = 1.0
     kind: str = ""
     recovered: bool = False
+
+    @model_validator(mode="after")
+    def _arrives_in_time(self) -> Self:
+        if 60 * self.at_hours + self.every_minutes * (self.count - 1) > MOST_MINUTES:
+            raise ValueError("its last job arrives after more than 100 years")
+        return self
 
 
 class Choices(_Part):

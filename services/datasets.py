@@ -19,6 +19,7 @@ from ..models.database import get_database
 from ..models.scope.scope import Scope
 from ..models.tables import Dataset
 from ..models.tenants.audit import current_actor, record_audit
+from ..models.tenants.limits import check_tenant_name
 from ..settings.settings import Settings, get_settings
 from ..storage.artifacts import Artifacts
 from ..tuning.files.source_files import one_file
@@ -49,10 +50,10 @@ def add(path: Path, *, name: str, tenant: str = "default", on_event: Handler = l
 
     Raises:
         DataError: The file is missing, or has bad lines; each is named.
-        SettingsError: The name has a wrong form.
+        SettingsError: The name, or that of the tenant, has a wrong form.
         TenantLimitError: The tenant has no room for it.
     """
-    settings = get_settings()
+    settings, tenant = get_settings(), check_tenant_name(tenant)
     datasets.check_name(name)
     with one_file(str(path), settings.scratch) as file:
         return _add(settings, file, name, tenant, on_event)

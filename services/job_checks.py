@@ -49,7 +49,10 @@ def check_spec(fields: Mapping[str, object], settings: Settings, *, to_train: bo
     check_size(spec, settings)
     for source in sources_of(spec):
         _check_source(source, settings)
-    if to_train and Path(spec.dataset).is_absolute() and not is_remote(spec.dataset):
+    local = Path(spec.dataset).is_absolute() and not is_remote(spec.dataset)
+    if (
+        to_train and local and not _is_artifact(spec.dataset, settings)
+    ):  # ``place_datasets`` judges whose an artifact is
         require_method(Path(spec.dataset), spec.columns, spec.method)
     seed = random.randrange(2**31) if spec.seed is None else spec.seed  # noqa: S311  (no secret)
     return spec.model_copy(update={"seed": seed})

@@ -44,9 +44,9 @@ LIMITED = (*OWNED, *CHILDREN)
 AT = datetime(2026, 11, 30, tzinfo=UTC)
 
 
-def new_job(tenant, job_id):
-    return Job(id=job_id, tenant=tenant, status=Status.COMPLETED, stage=Stage.PUBLISH, gpu="cpu", created_at=AT,
-               updated_at=AT, spec={}, warnings=[])  # fmt: skip
+def new_job(tenant, job_id, **columns):
+    return Job(**{"id": job_id, "tenant": tenant, "status": Status.COMPLETED, "stage": Stage.PUBLISH, "gpu": "cpu",
+                  "created_at": AT, "updated_at": AT, "spec": {}, "warnings": [], **columns})  # fmt: skip
 
 
 def rows_of(tenant):

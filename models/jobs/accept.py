@@ -15,12 +15,9 @@ from ..spec import JobSpec
 from ..states import FINAL, Stage, Status
 from ..tables import Job, JobLabel, Tenant
 from ..tables.types import JsonObject
+from ..tenants.limits import TENANT_NAME
 from .expiry import EXPIRED, expiry_of
 from .outbox import queue_announcement
-
-LONGEST_TENANT = 64
-"""The width of the column."""
-
 
 _NEW: JsonObject = {"stage": Stage.PREPARE, "warnings": []}
 
@@ -88,7 +85,7 @@ def reject(
     that cannot be one, or that must not be made here (``new_tenant``), is replaced by ``default``.
     """
     tenant = fields.get("tenant")
-    fits = isinstance(tenant, str) and 0 < len(tenant) <= LONGEST_TENANT and tenant.isprintable()
+    fits = isinstance(tenant, str) and TENANT_NAME.fullmatch(tenant) is not None
     fits = fits and (new_tenant or session.get(Tenant, tenant) is not None)
     values: JsonObject = {
         "id": job_id,

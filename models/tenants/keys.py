@@ -9,7 +9,7 @@ import hashlib
 import hmac
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 from sqlalchemy import select, update
 from sqlalchemy.orm import Session
@@ -26,6 +26,9 @@ DEFAULT_SCOPES = (READ, SUBMIT)
 SHOWN_DIGITS = 4
 USE_NOTED_S = 60
 LONGEST_NAME = 200
+LONGEST_KEPT_S = 3660 * 86400.0
+LAST = datetime(9999, 12, 31, tzinfo=UTC)
+"""The last time that a key can end."""
 _REFUSED = "this key is unknown, revoked or expired."
 
 
@@ -76,8 +79,7 @@ def create_key(
         SettingsError: A scope is unknown, the name is too long, or the end lies in the past.
     """
     at = now(session)
-    if expires_at is not None and expires_at <= at:
-        raise SettingsError("--expires: the key would have expired already.", hint="Give a time to come.")
+    expires_at = None if expires_at is None else _checked_end(expires_at, at)
     if len(name) > LONGEST_NAME or not name.isprintable():
         raise SettingsError(f"a key's name has at most {LONGEST_NAME} printable letters.", hint="Choose another.")
     add_tenant(session, tenant)
@@ -140,8 +142,10 @@ def rotate_key(session: Session, key_id: str, *, by: str = "", keep_s: float = 0
 
     Raises:
         NotFoundError: There is no such key.
-        SettingsError: It is revoked or has expired.
+        SettingsError: It is revoked or has expired, or is to stay valid for more than ten years.
     """
+    if not 0 <= keep_s <= LONGEST_KEPT_S:
+        raise SettingsError("a key that was rotated stays valid for 0 s to ten years.", hint="Give less: --keep 24h")
     old, at = find_key(session, key_id), now(session)
     if not _is_valid(old, at):
         raise SettingsError(f"key {key_id} is revoked or has expired.", hint="Make a new one: celora key create.")
@@ -152,7 +156,7 @@ def rotate_key(session: Session, key_id: str, *, by: str = "", keep_s: float = 0
         scopes=old.scopes,
         name=old.name,
         by=by,
-        expires_at=at + lasts if lasts else None,
+        expires_at=min(lasts, LAST - at) + at if lasts else None,
         rotated_from=old.id,
     )
     if keep_s > 0:
@@ -215,6 +219,17 @@ def checked_scopes(scopes: Collection[str]) -> list[str]:
 def digest_of(key: str) -> str:
     """Return the SHA-256 of a key in hexadecimal digits."""
     return hashlib.sha256(key.encode()).hexdigest()
+
+
+def _checked_end(end: datetime, at: datetime) -> datetime:
+    """Return the end of a key in UTC; a time whose zone moves it out of the calendar is no time that can be kept."""
+    try:
+        utc = end.astimezone(UTC)
+    except OverflowError:
+        utc = LAST if end > at else at
+    if utc <= at:
+        raise SettingsError("--expires: the key would have expired already.", hint="Give a time to come.")
+    return min(utc, LAST)
 
 
 def _is_valid(row: ApiKey, at: datetime) -> bool:

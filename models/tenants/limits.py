@@ -8,7 +8,7 @@ from typing import Literal
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from ...errors import SettingsError
+from ...errors import SettingsError, did_you_mean
 from ..database import now
 from ..rows import upsert_insert
 from ..states import JobClass
@@ -20,6 +20,10 @@ OVER: tuple[Over, ...] = ("wait", "refuse")
 LEAST_PRIORITY, MOST_PRIORITY = -100, 100
 LARGEST = 2**53
 """Above this number floating-point numbers skip whole ones; no limit needs it."""
+RANGES = {"max_priority": (LEAST_PRIORITY, MOST_PRIORITY), "weight": (0.001, 1_000_000)}
+"""The least and the largest value of the limits that cannot be lifted; with other weights no share can be computed."""
+WHOLE = frozenset({"max_jobs", "max_gpus", "storage_bytes", "max_priority"})
+"""Limits that count whole things."""
 
 
 UNSEEN = ""
@@ -160,6 +164,9 @@ def _check_classes(text: str) -> None:
 
 def _check(name: str, value: float | str | None) -> None:
     option = f"--{name.replace('_', '-')}"
+    known = [field.name for field in fields(Limits)]
+    if name not in known:
+        raise SettingsError(f"there is no limit {name[:40]!r}" + did_you_mean(name[:40], known))
     if name == "classes":
         _check_classes(str(value or ""))
         return
@@ -171,11 +178,15 @@ def _check(name: str, value: float | str | None) -> None:
         if name in ("max_priority", "weight"):
             raise SettingsError(f"{option} can't be lifted.", hint="Its default is 100 for a priority, 1 for a weight.")
         return
-    number = float(value)
-    least = LEAST_PRIORITY if name == "max_priority" else 0
-    most = MOST_PRIORITY if name == "max_priority" else LARGEST
-    if not least <= number <= most or (name == "weight" and number == 0):
-        raise SettingsError(
-            f"{option}: {value} is out of range.",
-            hint=f"Use a number from {least} to {most}, or none." if name != "weight" else "Use a number above 0.",
-        )
+    if isinstance(value, str) or (name in WHOLE and not isinstance(value, int)):
+        what = "whole number" if name in WHOLE else "number"
+        raise SettingsError(f"{option}: {str(value)[:40]!r} is no {what}.", hint=f"Give a {what}.")
+    _check_range(name, option, value)
+
+
+def _check_range(name: str, option: str, value: float) -> None:
+    least, most = RANGES.get(name, (0, LARGEST))
+    if not least <= value <= most:
+        shown = "so large a number" if value > LARGEST else "so small a number" if value < -LARGEST else value
+        lifts = "" if name in RANGES else ", or none"
+        raise SettingsError(f"{option}: {shown} is out of range.", hint=f"Use a number from {least} to {most}{lifts}.")

@@ -21,6 +21,7 @@ from ...models.tenants.audit import current_actor, record_audit
 from ...models.tenants.limits import check_tenant_name
 from ...settings.sealing import seal
 from ...settings.settings import get_settings
+from ..tenants.scopes import scope_of, scope_of_known
 from .channels import check_channel
 from .sending import carry_out, prepare_test
 
@@ -171,8 +172,12 @@ def add_channel(
 
 
 def list_receivers(tenant: str | None = None) -> list[ReceiverView]:
-    """Lists the receivers of a tenant, or of all; the newest first."""
-    with get_database().session(_scope(tenant)) as session:
+    """Lists the receivers of a tenant, or of all; the newest first.
+
+    Raises:
+        NotFoundError: There is no such tenant.
+    """
+    with get_database().session(scope_of_known(tenant)) as session:
         return [ReceiverView.of(row) for row in receivers.list_receivers(session, tenant=tenant)]
 
 
@@ -182,7 +187,7 @@ def remove(tenant: str, words: str) -> ReceiverView:
     Raises:
         NotFoundError: There is no such receiver.
     """
-    with get_database().transaction(Scope.of(tenant)) as session:
+    with get_database().transaction(scope_of(tenant)) as session:
         row = receivers.find_receiver(session, tenant, words)
         view = ReceiverView.of(row)
         _audit(session, f"{row.kind}.remove", row, {"name": row.name, "url": row.url}, None)
@@ -196,7 +201,7 @@ def switch_on(tenant: str, words: str) -> ReceiverView:
     Raises:
         NotFoundError: There is no such receiver.
     """
-    with get_database().transaction(Scope.of(tenant)) as session:
+    with get_database().transaction(scope_of(tenant)) as session:
         row = receivers.find_receiver(session, tenant, words)
         _audit(session, f"{row.kind}.on", row, {"off": row.off_reason}, {"off": None})
         return ReceiverView.of(receivers.switch_on(session, tenant, row.id))
@@ -208,7 +213,7 @@ def try_out(tenant: str, words: str) -> Try:
     Raises:
         NotFoundError: There is no such receiver.
     """
-    with get_database().session(Scope.of(tenant)) as session:
+    with get_database().session(scope_of(tenant)) as session:
         row = receivers.find_receiver(session, tenant, words)
         act = prepare_test(session, row, Notice.DONE, get_settings())
     return carry_out([act])[0]
@@ -223,9 +228,9 @@ def list_deliveries(tenant: str | None = None, *, words: str | None = None, limi
         limit: The largest number of deliveries.
 
     Raises:
-        NotFoundError: There is no such receiver.
+        NotFoundError: There is no such receiver, or no such tenant.
     """
-    with get_database().session(_scope(tenant)) as session:
+    with get_database().session(scope_of_known(tenant)) as session:
         receiver_id = receivers.find_receiver(session, tenant or "", words).id if words is not None else None
         found = deliveries.list_deliveries(session, tenant=tenant, receiver_id=receiver_id, limit=limit)
         return [DeliveryView.of(row, receiver) for row, receiver in found]
@@ -240,15 +245,11 @@ def redeliver(delivery_id: int, *, tenant: str | None = None) -> DeliveryView:
     """
     if not 0 < delivery_id < 2**31:
         raise NotFoundError("there is no such delivery.", hint="See `celora notify log`.")
-    with get_database().transaction(_scope(tenant)) as session:
+    with get_database().transaction(scope_of(tenant)) as session:
         row = deliveries.redeliver(session, tenant, delivery_id)
         receiver = session.get_one(Receiver, row.receiver_id)
         _audit(session, "delivery.redeliver", receiver, None, {"delivery": row.id, "event": row.event_id})
         return DeliveryView.of(row, receiver)
-
-
-def _scope(tenant: str | None) -> Scope:
-    return Scope.everything if tenant is None else Scope.of(tenant)
 
 
 def _audit(

@@ -77,7 +77,8 @@ def record_scenario() -> Fields:
     waiting = [
         {"tenant": job.tenant, "id": job.id, "gpu": job.gpu, "priority": job.priority, "class": job.job_class.value,
          "labels": job.labels.split(",") if job.labels else [], "memory_gib": (job.memory_bytes or 0) / 2**30,
-         "recovered": job.recovered, "estimated": bool(job.expected_s), "seconds": dict(job.expected_s or unknown)}
+         "recovered": job.recovered, "estimated": bool(job.expected_s),
+         "seconds": {name: max(1.0, each) for name, each in (job.expected_s or unknown).items()}}
         for job in jobs
     ]  # fmt: skip
     if not cluster or not running + waiting:

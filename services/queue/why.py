@@ -13,6 +13,7 @@ from ...models.tables.types import JsonObject
 from ...scheduling.forecast import Group
 from ...scheduling.policy import aged
 from ...settings.settings import get_settings
+from ..tenants.wait_words import words_of
 from .explanations import Explanation, Step
 from .line import Line, read_line
 from .listing import OTHERS, entries, heads_of
@@ -45,7 +46,7 @@ def _steps(line: Line, job: Job, scope: Scope) -> Iterable[Step]:
     mine = next((group for group in line.groups if group.named and group.job.id == job.id), None)
     if mine is None:
         return
-    yield _limits(line, mine)
+    yield _limits(line, mine, scope)
     yield _slots(line, mine)
     yield _class(line, mine)
     yield _recovered(line, mine)
@@ -54,7 +55,7 @@ def _steps(line: Line, job: Job, scope: Scope) -> Iterable[Step]:
     yield _age(line, mine)
 
 
-def _limits(line: Line, mine: Group) -> Step:
+def _limits(line: Line, mine: Group, scope: Scope) -> Step:
     account = line.facts.standing.accounts.get(mine.job.tenant)
     holds = line.slots.held_by.get(mine.job.tenant, 0)
     facts: JsonObject = {
@@ -64,7 +65,9 @@ def _limits(line: Line, mine: Group) -> Step:
     stopped = line.slots.stopped(mine.job.tenant, account, on_gpu=mine.job.stage.on_gpu) if account else None
     of_gpus = f" of {facts['max_gpus']}" if facts["max_gpus"] is not None else ""
     words = f"its tenant holds {holds}{of_gpus} GPU slots; no limit of the tenant keeps the job back"
-    return Step(rule="limits", facts=facts, words=stopped.sentence() if stopped else words)
+    if stopped:  # the sentence for operators names a setting
+        words = stopped.sentence() if scope.tenant is None else words_of(stopped.code, stopped.facts)
+    return Step(rule="limits", facts=facts, words=words)
 
 
 def _slots(line: Line, mine: Group) -> Step:

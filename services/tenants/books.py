@@ -6,12 +6,12 @@ from datetime import datetime
 
 from ...errors import NotFoundError, SettingsError
 from ...models.database import get_database
-from ...models.scope.scope import Scope
 from ...models.tables import AuditEntry, Tenant
 from ...models.tables.types import JsonObject
 from ...models.tenants.audit import OPERATOR, list_audit
 from ...models.tenants.usage import GROUPS, By, Usage, usage
 from ...models.tenants.use import check_month
+from .scopes import scope_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +58,7 @@ def read_usage(*, tenant: str | None = None, month: str | None = None, by: Seque
     groups: list[By] = [name for name in GROUPS if name in by]
     if unknown := [name for name in by if name not in GROUPS]:
         raise SettingsError(f"use is not split by {unknown[0][:40]!r}.", hint=f"Use {' or '.join(GROUPS)}.")
-    with get_database().session(_scope(tenant)) as session:
+    with get_database().session(scope_of(tenant)) as session:
         if tenant is not None:
             _require(session.get(Tenant, tenant), tenant)
         return usage(session, tenant=tenant, month=check_month(month) if month is not None else None, by=groups)
@@ -86,7 +86,7 @@ def read_audit(
     Raises:
         NotFoundError: There is no such tenant, and no change names one.
     """
-    with get_database().session(_scope(tenant)) as session:
+    with get_database().session(scope_of(tenant)) as session:
         rows = list_audit(
             session, tenant=tenant, target=target, action=action, before_id=before_id, limit=max(1, min(limit, 1000))
         )
@@ -105,7 +105,3 @@ def _line(row: AuditEntry, *, as_tenant: bool) -> AuditLine:
 def _require(row: Tenant | None, name: str) -> None:
     if row is None:
         raise NotFoundError(f"there is no tenant {name[:64]!r}.", hint="Check the name.")
-
-
-def _scope(tenant: str | None) -> Scope:
-    return Scope.everything if tenant is None else Scope.of(tenant)

@@ -18,6 +18,7 @@ from ...models.tenants.audit import current_actor, record_audit
 from ...models.tenants.keys import DEFAULT_SCOPES, Principal
 from ...models.tenants.limits import check_tenant_name
 from ...settings.settings import get_settings
+from .scopes import scope_of, scope_of_known
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,8 +103,12 @@ def create_key(
 
 
 def list_keys(tenant: str | None = None) -> list[KeyView]:
-    """Lists the keys of a tenant, or of all; the newest first."""
-    with get_database().session(_scope(tenant)) as session:
+    """Lists the keys of a tenant, or of all; the newest first.
+
+    Raises:
+        NotFoundError: There is no such tenant.
+    """
+    with get_database().session(scope_of_known(tenant)) as session:
         return [KeyView.of(row) for row in records.list_keys(session, tenant=tenant)]
 
 
@@ -117,7 +122,7 @@ def revoke_key(key_id: str, *, tenant: str | None = None) -> KeyView:
     Raises:
         NotFoundError: There is no such key (of this tenant).
     """
-    with get_database().transaction(_scope(tenant)) as session:
+    with get_database().transaction(scope_of(tenant)) as session:
         before = records.find_key(session, key_id).revoked_at
         row = records.revoke_key(session, key_id)
         if before is None:
@@ -138,7 +143,7 @@ def rotate_key(key_id: str, *, tenant: str | None = None, keep_s: float = 0.0) -
         SettingsError: It is revoked or has expired.
     """
     actor = current_actor()
-    with get_database().transaction(_scope(tenant)) as session:
+    with get_database().transaction(scope_of(tenant)) as session:
         row, key = records.rotate_key(session, key_id, by=actor.who, keep_s=keep_s)
         after = {**_facts(row), "rotated_from": key_id, "old_key_kept_s": keep_s}
         record_audit(session, actor, "key.rotate", row.id, None, after, tenant=row.tenant)
@@ -164,10 +169,6 @@ def in_force(key_ids: Collection[str]) -> set[str]:
     with get_database().session(Scope.everything) as session:
         held = records.keys_in_force(session, key_ids)
     return held | {""} if "" in key_ids and not exist() else held
-
-
-def _scope(tenant: str | None) -> Scope:
-    return Scope.everything if tenant is None else Scope.of(tenant)
 
 
 def _facts(row: ApiKey) -> dict[str, object]:

@@ -8,11 +8,16 @@ import re
 from functools import cache
 
 import pytest
-from two_tenants import OURS, THEIRS, rows_of
+from two_tenants import OURS, THEIRS, new_job, rows_of
 
 from celora.api.app import create_app
+from celora.models import workers
+from celora.models.queue import groups
 from celora.models.scope.scope import Scope
+from celora.models.states import Stage, Status
 from celora.models.tables import Adapter, Champion, DataCheck, Delivery, Event, File, Job, Receiver, Schedule
+from celora.models.tenants.limits import set_limits
+from celora.services.rounds.dispatch import dispatch
 from celora.services.tenants import keys
 from celora.settings.settings import get_settings
 
@@ -131,6 +136,41 @@ def test_no_route_answers_without_a_key(client, new_client):
     stranger = new_client()
     found = {(method, path): ask(stranger, method, path, OURS)[0] for method, path in routes(None) + routes(OPERATORS)}
     assert set(found.values()) == {401}, found
+
+
+OPERATORS_NAMES = re.compile(rf"{THEIRS}|hall-7|rack-9|@|max_gpus_per_tenant|CELORA_|celery|`celora")
+
+
+@pytest.mark.parametrize("exact", [2_000, 0])
+def test_what_a_tenant_reads_of_the_queue_names_no_other_and_nothing_of_the_operator(
+    client, record, monkeypatch, exact
+):
+    monkeypatch.setattr(groups, "EXACT", exact)  # 0: as in a long queue, of which the jobs are counted
+    with record.transaction(Scope.everything) as session:
+        for number, reserved_for in enumerate((None, THEIRS, THEIRS)):
+            workers.register(session, f"l4-{number}@hall-7", host="hall-7", kind="gpu", gpu_type="l4", pid=1,
+                             queues=["gpu.l4"], reserved_for=reserved_for, labels="rack-9", memory_bytes=2**34,
+                             )  # fmt: skip
+        set_limits(session, OURS, {"max_gpus": 1})
+        for number, tenant in enumerate((THEIRS, OURS, THEIRS, OURS, THEIRS, OURS)):
+            wanted = {"gpu": ("l4", "auto")[number % 2], "labels": "no-such" if number == 5 else ""}
+            job_id = f"wait-{number}-{tenant}"
+            session.add(new_job(tenant, job_id, status=Status.PENDING, stage=Stage.TRAIN, **wanted))
+    dispatch(record, get_settings(), lambda _: None)
+    waiting = [name for name in (f"wait-{number}-{OURS}" for number in (1, 3, 5)) if is_pending(record, name)]
+    paths = ["/v1/celora/waiting", "/v1/celora/queue"]
+    paths += [f"/v1/celora/jobs/{name}{part}" for name in waiting for part in ("", "/why")]
+    assert len(waiting) >= 2
+    for path in paths:
+        answer = client.get(path)
+        assert answer.status_code == 200, answer.text
+        assert not OPERATORS_NAMES.search(answer.text), answer.text
+    assert "other tenants" in client.get("/v1/celora/waiting").text
+
+
+def is_pending(record, job_id):
+    with record.session(Scope.everything) as session:
+        return session.get_one(Job, job_id).status is Status.PENDING
 
 
 def theirs(record):

@@ -1,8 +1,8 @@
 """Measures the figures of survival: ``make chaos``, or ``ARGS="R1 R6"`` for some; ``CHAOS_SEED`` chooses the faults.
 
-Each writes ``benchmarks/results/chaos/<name>.json``. A run whose seed and code have a result there already is skipped
-(so that an interrupted ``make chaos`` goes on), unless ``--again`` is given. The table comes last; the exit code is 1
-when a goal was missed. A figure that cannot be measured is missed.
+Each writes ``benchmarks/results/chaos/<name>.json``; R1 under the queue's rules has ``R1-queue.json``. A run whose seed
+and code have a result there already is skipped (so that an interrupted ``make chaos`` goes on), unless ``--again`` is
+given. The table comes last; the exit code is 1 when a goal was missed. A figure that cannot be measured is missed.
 """
 
 import argparse
@@ -28,7 +28,9 @@ from chaos.figure import FIGURES, Bench  # noqa: E402  (found on the path of the
 from chaos.oracle import CHECKED  # noqa: E402
 
 RESULTS = ROOT / "benchmarks" / "results" / "chaos"
-ROOMS = ("settings", "storage", "models", "scheduling", "workers", "tasks", "tuning", "tests/chaos")
+SWITCHES = {"R1": ("CHAOS_QUEUE", "CHAOS_HOSTILE")}
+"""Variables that change a figure's storm; a changed figure has a result file of its own."""
+ROOMS = ("settings", "storage", "models", "scheduling", "workers", "services", "tasks", "tuning", "tests/chaos")
 
 
 def main():
@@ -88,6 +90,7 @@ def take(figure, seed, result, code):
             print(f"kept: {folder}", file=sys.stderr)
         else:
             shutil.rmtree(folder, ignore_errors=True)
+    switches = " ".join([*(f"{name}=1" for name in switched(figure.name)), f"CHAOS_SEED={seed}"])
     run = {
         "seed": seed,
         "passed": not missed,
@@ -95,7 +98,7 @@ def take(figure, seed, result, code):
         "numbers": numbers,
         "histories": dict(CHECKED),
         "seconds": round(time.monotonic() - began, 1),
-        "command": f'CHAOS_SEED={seed} make chaos ARGS="{figure.name}"',
+        "command": f'{switches} make chaos ARGS="{figure.name}"',
         "machine": machine(),
         "load_before": load,
         "code": code,
@@ -134,8 +137,19 @@ def wait_for_quiet():
 
 def read(name):
     """A figure's result file, or an empty one."""
-    path = RESULTS / f"{name}.json"
+    path = result_file(name)
     return json.loads(path.read_text()) if path.exists() else {"figure": name, "passed": False, "runs": []}
+
+
+def switched(name):
+    """The variables that are set and change this figure."""
+    return [switch for switch in SWITCHES.get(name, ()) if os.environ.get(switch)]
+
+
+def result_file(name):
+    """R1.json, or R1-queue.json where ``CHAOS_QUEUE`` changes the storm."""
+    words = [switch.removeprefix("CHAOS_").lower() for switch in switched(name)]
+    return RESULTS / f"{'-'.join([name, *words])}.json"
 
 
 def write(figure, runs):
@@ -144,7 +158,7 @@ def write(figure, runs):
     passed = all(run["passed"] for run in runs)
     content = {"figure": figure.name, "claim": figure.claim, "goal": figure.goal, "passed": passed, "runs": runs}
     RESULTS.mkdir(parents=True, exist_ok=True)
-    (RESULTS / f"{figure.name}.json").write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+    result_file(figure.name).write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
 
 
 def code_hash():

@@ -46,7 +46,15 @@ def test_csv_holds_the_same_and_no_formula(celora, month):
                                                                                ("ada", "1.0", "1")]  # fmt: skip
 
 
-@pytest.mark.parametrize("words", [("--month", "2026-13"), ("--by", "worker"), ("--tenant", "nobody"),
+@pytest.mark.parametrize("words", [("usage",), ("audit",), ("key", "list"), ("notify", "list"), ("notify", "log")])
+@pytest.mark.parametrize("name", ["", "nobody", "a/b", "\u202eevil", "x" * 300])
+def test_the_rows_of_a_tenant_that_does_not_exist_are_refused(celora, words, name):
+    result = celora(*words, "--tenant", name)
+    assert (result.exit_code, result.stdout) == (66, "")
+    assert "tenant" in result.stderr
+
+
+@pytest.mark.parametrize("words", [("--month", "2026-13"), ("--month", ""), ("--month", "9" * 300), ("--by", "worker"),
                                    ("--csv", "--json")])  # fmt: skip
 def test_wrong_words_are_refused_in_one_sentence(celora, words):
     result = celora("usage", *words)

@@ -47,6 +47,9 @@ def test_no_key_is_said_in_words(celora):
     ("create", "--tenant", "team-a", "--scopes", "root"), ("create", "--tenant", "team-a", "--scopes", ","),
     ("create", "--tenant", "team-a", "--expires", "soon"), ("create", "--tenant", "team-a", "--expires", "2001-01-01"),
     ("create", "--tenant", "team-a", "--expires", "99999999999d"),
+    ("create", "--tenant", "team-a", "--name", "\u202eevil"), ("create", "--tenant", "team-a", "--name", "x" * 300),
+    ("create", "--tenant", "team-a", "--expires", "0001-01-01T00:00+23:59"),
+    ("revoke", ""), ("revoke", "x" * 300), ("revoke", "key_none", "--tenant", ""),
     ("revoke", "key_none"), ("rotate", "key_none"), ("rotate", "key_none", "--keep", "soon"),
 ])  # fmt: skip
 def test_wrong_words_are_refused_in_one_sentence(celora, words):

@@ -35,6 +35,8 @@ def test_a_job_beyond_a_limit_is_refused_with_the_numbers(celora, rows):
 @pytest.mark.parametrize("words", [
     ("set", "team-a"), ("set", "team-a", "--budget", "-1"), ("set", "team-a", "--budget", "much"),
     ("set", "team-a", "--budget", "nan"), ("set", "team-a", "--max-jobs", "1.5"), ("set", "team-a", "--weight", "0"),
+    ("set", "team-a", "--max-jobs", "9" * 400), ("set", "team-a", "--max-jobs", "9" * 5000),
+    ("set", "team-a", "--max-priority", "9" * 400), ("set", "team-a", "--weight", "1e-320"),
     ("set", "team-a", "--max-priority", "101"), ("set", "team-a", "--over", "shout"),
     ("set", "a/b", "--budget", "1"), ("set", "x" * 300, "--budget", "1"), ("set", "\u202eevil", "--budget", "1"),
     ("show", "nobody"),

@@ -54,6 +54,13 @@ def test_a_file_becomes_the_next_version_and_the_same_content_is_the_one_that_it
     assert (folder.parent / datasets.HASHES).stat().st_size == 2 * datasets.HASH_BYTES
 
 
+@pytest.mark.parametrize("tenant", ["", "a/b", "a\0b", "\u202eevil", "x" * 300, ".."])
+def test_a_name_that_no_tenant_can_have_makes_no_tenant(home, tmp_path, tenant):
+    with pytest.raises(SettingsError, match="can't be a tenant's name"):
+        datasets.add(write(tmp_path / "faq.jsonl", 1), name="faq", tenant=tenant)
+    assert kept(home) == []
+
+
 def test_a_file_that_cannot_be_trained_is_refused_and_nothing_is_kept(home, tmp_path):
     (tmp_path / "bad.jsonl").write_text('{"prompt": "q", "completion": "a"}\n{"prompt"\n')
     with pytest.raises(DataError, match="1 bad line of 2: line 2"):

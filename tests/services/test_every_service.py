@@ -181,6 +181,22 @@ def test_a_spec_names_nothing_of_another_tenant_and_no_file_of_the_installation(
     assert jobs.submit(spec_of(THEIRS) | {"dataset": shared}, scope=Scope.of(THEIRS), job_id="own")
 
 
+def test_a_refusal_tells_nothing_of_the_rows_in_another_tenants_file(installation, home):
+    """The first row of a file is compared with the method; that of another tenant's file is not read."""
+    (home / "pairs.jsonl").write_text('{"prompt": "a", "chosen": "b", "rejected": "c"}\n', encoding="utf-8")
+    _, theirs = Artifacts(get_settings().artifacts).import_dataset(home / "pairs.jsonl")
+    there = theirs.removeprefix("file://")
+    nobodys = there.replace("pairs.jsonl", "no.jsonl")
+    said = []
+    for path in (there, nobodys):
+        with pytest.raises(DataError) as refused:
+            jobs.submit({"base_model": "smollm2-135m-instruct", "dataset": path}, scope=Scope.of(OURS))
+        said.append(str(refused.value).replace(path, "PATH"))
+    assert said[0] == said[1]
+    with pytest.raises(DataError, match="begins with a row of the"):
+        jobs.submit(spec_of(OURS) | {"dataset": str(home / "pairs.jsonl")}, scope=Scope.of(OURS))
+
+
 def test_an_id_that_another_tenant_has_is_refused_and_not_taken_over(installation, home):
     spec = {"base_model": "smollm2-135m-instruct", "dataset": str(home / "rows.jsonl")}
     with pytest.raises(SettingsError, match="cannot be used") as refused:

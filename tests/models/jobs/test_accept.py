@@ -73,6 +73,6 @@ def test_a_refusal_leaves_a_known_job_as_it_is(record):
     assert record.reject("job", {}, ERROR).status is Status.PENDING
 
 
-@pytest.mark.parametrize("tenant", ["", "t" * 65, "a\nb", 7, None])
+@pytest.mark.parametrize("tenant", ["", "t" * 65, "a\nb", "a/b", "a\0b", "\u202eevil", "..", "a b", 7, None])
 def test_a_tenant_that_is_none_becomes_the_default(record, tenant):
     assert record.reject("job", {"tenant": tenant}, ERROR).tenant == "default"

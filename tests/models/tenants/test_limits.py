@@ -36,6 +36,9 @@ def test_a_limit_is_lifted_and_the_others_stay(set_):
 @pytest.mark.parametrize("wrong", [
     {"budget": -1}, {"max_gpus": -1}, {"gpu_minutes": float("nan")}, {"gpu_minutes": float("inf")}, {"weight": 0},
     {"weight": None}, {"max_priority": 101}, {"max_priority": None}, {"storage_bytes": 2**60}, {"over": "shout"},
+    {"max_jobs": 10**400}, {"max_gpus": -(10**400)}, {"max_jobs": 1.5}, {"max_gpus": "2"}, {"budget": "much"},
+    {"weight": 5e-324}, {"weight": 1e300}, {"weight": float("nan")}, {"max_job": 3}, {"classes": "normal,root"},
+    {"classes": ""}, {"classes": None},
 ])  # fmt: skip
 def test_a_limit_that_is_none_is_refused_and_nothing_changes(set_, database, wrong):
     with pytest.raises(SettingsError):

@@ -24,7 +24,9 @@ def test_a_channel_is_listed_without_its_secret_and_its_changes_are_audited(reco
     made = receivers.add_channel("team-a", "ops", URL, notices=[Notice.FAILED, Notice.WAITING])
     assert (made.url, made.waiting_s, made.job) == ("ntfys://…", 3600, None)
     assert receivers.list_receivers("team-a") == receivers.list_receivers() == [made]
-    assert receivers.list_receivers("team-b") == []
+    for nobody in ("team-b", ""):
+        with pytest.raises(NotFoundError, match="tenant"):
+            receivers.list_receivers(nobody)
     receivers.switch_on("team-a", "ops")
     receivers.remove("team-a", made.id)
     assert receivers.list_receivers() == []

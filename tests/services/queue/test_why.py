@@ -8,6 +8,7 @@ from celora.models.rows import Claim
 from celora.models.scope.scope import Scope
 from celora.models.spec import parse_spec
 from celora.models.states import JobClass, Reason, Stage
+from celora.models.tenants.limits import set_limits
 from celora.services.acceptance import write_job
 from celora.services.queue.why import why
 from celora.settings.settings import get_settings
@@ -62,6 +63,21 @@ def test_the_share_names_other_tenants_to_the_operator_alone(here):
     assert (share["tenants"], share["lower"]) == (2, 0)
     assert {step.rule: step.facts for step in why("theirs").steps}["share"]["lower"] == 1
     assert "rival" not in str(why("mine", scope=Scope.of("acme")))
+
+
+def test_a_tenant_at_its_limit_reads_no_name_of_the_operator(here):
+    here.worker()
+    here.worker("h100-1@h")
+    here.job("busy", tenant="acme")
+    here.round()
+    with here.database.transaction(Scope.everything) as session:
+        set_limits(session, "acme", {"max_gpus": 1})
+    here.job("mine", tenant="acme")
+    here.round()
+    operators, own = why("mine"), why("mine", scope=Scope.of("acme"))
+    assert "max_gpus_per_tenant" in operators.steps[0].words
+    assert own.steps[0].words == "all 1 devices that the tenant may use at once are in use"
+    assert "max_gpus_per_tenant" not in str(own)
 
 
 def test_a_job_of_somebody_else_and_one_that_does_not_wait_are_refused(here):
