@@ -22,6 +22,7 @@ from ..workers.queues import ENTRY, PREP
 from .finding import Finding, Level, fail, guarded, judged, ok, refused, warn
 from .notifications import notifications
 from .secrets import wanted
+from .trainer_hosts import trainer_hosts
 
 ASKEW_S, WRONG_S = 2.0, 120.0
 LEAST_SILENCE_S = 60.0
@@ -111,6 +112,7 @@ def _of(database: Database, settings: Settings) -> Iterator[Finding]:
             reaper_age_s=metrics.reaper_age_s(session),
         )
     yield from judged(roll, registered, versions, libraries, standing, queues, reaper, machines)
+    yield from trainer_hosts(settings, roll.alive)
 
 
 def registered(roll: Roll) -> Finding:

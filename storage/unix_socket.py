@@ -37,7 +37,19 @@ def listen(path: Path) -> socket.socket:
 
 def is_of_this_user(connection: socket.socket) -> bool:
     """Return whether the process at the other end runs as this user."""
+    peer = _peer_of(connection)
+    return peer is None or peer[1] == os.getuid()  # the mode of the socket and of its folder protect it
+
+
+def listener_of(connection: socket.socket) -> int | None:
+    """Return the id of the process that listens at the other end; None where the system does not tell."""
+    peer = _peer_of(connection)
+    return peer[0] if peer is not None else None
+
+
+def _peer_of(connection: socket.socket) -> tuple[int, int] | None:
+    """Return the process and the user at the other end, which the kernel noted at the connection."""
     if not hasattr(socket, "SO_PEERCRED"):
-        return True  # the mode of the socket and of its folder protect it
-    _, user, _ = _PEER.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size))
-    return user == os.getuid()
+        return None
+    process, user, _ = _PEER.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size))
+    return process, user

@@ -24,10 +24,11 @@ from typing import Literal
 from pydantic import BaseModel, ValidationError
 
 from ...storage.file_lock import is_locked, locked_if_free
-from ...storage.unix_socket import is_of_this_user, short_path
+from ...storage.unix_socket import is_of_this_user, listener_of, short_path
 from ...tuning.trainer.host_messages import (
     HOST_PROTOCOL,
     DropBase,
+    ExitReport,
     Greeting,
     Leave,
     line_of,
@@ -49,6 +50,8 @@ LEAVE_S = 10.0
 """Seconds that an empty host has to end."""
 ASK_S = 2.0
 """Seconds that a question about the state of a host may take."""
+SILENT_S = 5.0
+"""Seconds that a host which does not answer has to end, before it is killed."""
 Device = Literal["cpu", "cuda"]
 
 
@@ -152,20 +155,48 @@ def leave(place: HostPlace) -> None:
 
 
 def end(place: HostPlace, grace_s: float = 0.0) -> bool:
-    """Make a host drain its runs and end; wait for that within the grace. Return whether there was a host."""
+    """Make a host drain its runs and end; wait for that within the grace. Return whether there was a host.
+
+    A host that does not answer is killed where it does not end either.
+    """
     greeting = greeting_of(place)
     if greeting is None:
-        return False
+        return is_silent(place) and _end_silent(place, max(grace_s, SILENT_S))
     with contextlib.suppress(ProcessLookupError):
         os.kill(greeting.pid, signal.SIGTERM)
     _wait_until_gone(place, grace_s)
     return True
 
 
+def is_silent(place: HostPlace) -> bool:
+    """Return whether a host lives and has opened its socket; of one that did not greet, this means that it hangs."""
+    return place.socket.exists() and is_locked(lock_path(place.socket))
+
+
+def ends_of(place: HostPlace, within_s: float) -> list[ExitReport]:
+    """Read the reports of the hosts of a place that ended within this time, the oldest first."""
+    since, found = time.time() - within_s, list[tuple[float, ExitReport]]()
+    for path in place.socket.parent.glob(f"{place.socket.stem}.*.exit"):
+        with contextlib.suppress(OSError, ValidationError):
+            ended_at = path.stat().st_mtime
+            if ended_at >= since:
+                found.append((ended_at, ExitReport.model_validate_json(path.read_bytes())))
+    return [report for _, report in sorted(found, key=lambda pair: pair[0])]
+
+
 def suits(greeting: Greeting, threads: int) -> bool:
     """Return whether a host computes as a new process would: the same protocol, versions and threads."""
-    same = all(_installed(name) in (None, number) for name, number in greeting.versions.items())
-    return greeting.host == HOST_PROTOCOL and same and greeting.threads == threads
+    return greeting.host == HOST_PROTOCOL and not differences(greeting) and greeting.threads == threads
+
+
+def differences(greeting: Greeting) -> list[str]:
+    """List the versions of a host that are not those of a new process, in words."""
+    here = {name: _installed(name) for name in greeting.versions}
+    return [
+        f"{name} {number} and not {here[name]}"
+        for name, number in greeting.versions.items()
+        if here[name] not in (None, number)
+    ]
 
 
 def _join(place: HostPlace, threads: int, hurried: Callable[[], bool]) -> HostConnection | None:
@@ -252,6 +283,27 @@ def _greeting(connected: socket.socket, within_s: float) -> tuple[Greeting, byte
         received += chunk
     line, _, rest = received.partition(b"\n")
     return Greeting.model_validate_json(line), rest
+
+
+def _end_silent(place: HostPlace, grace_s: float) -> bool:
+    """End the process that listens at a host's socket; return whether there was one."""
+    try:
+        with socket.socket(socket.AF_UNIX) as connected, short_path(place.socket) as path:
+            connected.settimeout(ASK_S)
+            connected.connect(path)
+            pid = listener_of(connected) if is_of_this_user(connected) else None
+    except OSError as error:
+        logger.debug("no process listens at %s: %s", place.socket, error)
+        return False
+    if pid is None:
+        return False
+    logger.warning("the trainer host (process %d) does not answer, and is ended", pid)
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGTERM)
+        if not _wait_until_gone(place, grace_s):
+            os.kill(pid, signal.SIGKILL)
+            _wait_until_gone(place, ASK_S)
+    return True
 
 
 def _ask(place: HostPlace, message: BaseModel) -> None:
