@@ -10,6 +10,7 @@ import ipaddress
 import socket
 import ssl
 import threading
+import time
 from collections.abc import Generator
 from urllib.parse import SplitResult
 
@@ -21,6 +22,15 @@ Connection = http.client.HTTPConnection
 """A connection, plain or by TLS."""
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 """The prefix below which a gateway translates IPv6 into IPv4 (RFC 6052)."""
+_ISATAP = (0x00005EFE, 0x02005EFE)
+"""The third quarter of an address that stands for an IPv4 one in a tunnel by ISATAP (RFC 5214)."""
+_METADATA = frozenset(
+    map(
+        ipaddress.ip_address,
+        ("100.100.100.200", "168.63.129.16", "192.0.0.192", "fd00:ec2::254", "fd20:ce::254"),
+    )
+)
+"""Metadata services beside 169.254.169.254: of Alibaba, Azure, Oracle, and by IPv6 of AWS and Google."""
 _COMPATIBLE = ipaddress.IPv6Network("::/96")
 """The deprecated form ``::192.0.2.1`` (RFC 4291, section 2.5.5.1)."""
 
@@ -46,7 +56,7 @@ def connect(parts: SplitResult, *, listed: bool, hint: str, timeout_s: float) ->
         parts: The URL, ``http`` or ``https``.
         listed: True if an operator listed the very host, which then may have a private address.
         hint: The next step where the address is refused.
-        timeout_s: Seconds that the connection, and each later operation on it, may take.
+        timeout_s: Seconds that the connection, TLS included, and each later operation on it, may take.
 
     Raises:
         PrivateAddressError: One of the host's addresses is refused.
@@ -62,11 +72,13 @@ def connect(parts: SplitResult, *, listed: bool, hint: str, timeout_s: float) ->
     for address in addresses:
         if not may_connect(address, listed=listed):
             raise PrivateAddressError(host, address, hint)
-    raw = _first(addresses, port, timeout_s)
+    ends = time.monotonic() + timeout_s
+    raw = _first(addresses, port, ends)
+    raw.settimeout(timeout_s)
     connection = Connection(host, port, timeout=timeout_s)
     try:
         secure = parts.scheme == "https"
-        with cut_after(raw, timeout_s):
+        with cut_after(raw, ends - time.monotonic()):
             connection.sock = ssl.create_default_context().wrap_socket(raw, server_hostname=host) if secure else raw
     except BaseException:
         raw.close()
@@ -91,12 +103,18 @@ def cut_after(connected: socket.socket, seconds: float) -> Generator[None]:
         timer.cancel()
 
 
-def _first(addresses: list[str], port: int, timeout_s: float) -> socket.socket:
-    """Connect to the first of the judged addresses that answers; a machine may have no way to those of IPv6."""
+def _first(addresses: list[str], port: int, ends: float) -> socket.socket:
+    """Connect to the first of the judged addresses that answers; a machine may have no way to those of IPv6.
+
+    All addresses share the time, since a stranger's name may have a hundred of them that never answer.
+    """
     fault = OSError("the host has no address")
     for address in addresses:
+        left_s = ends - time.monotonic()
+        if left_s <= 0:
+            break
         try:
-            return socket.create_connection((address, port), timeout=timeout_s)
+            return socket.create_connection((address, port), timeout=left_s)
         except OSError as error:
             fault = error
     raise fault
@@ -109,10 +127,13 @@ def may_connect(address: str, *, listed: bool) -> bool:
     IPv6 address that stands for an IPv4 one is judged as that one, too.
     """
     found = ipaddress.ip_address(address.partition("%")[0])
-    return all(_may_connect(one, listed=listed) for one in (_embedded(found) or (found,)))
+    judged = [*_embedded(found), *([] if _is_translated(found) else [found])]
+    return all(_may_connect(one, listed=listed) for one in judged)
 
 
 def _may_connect(found: ipaddress.IPv4Address | ipaddress.IPv6Address, *, listed: bool) -> bool:
+    if found in _METADATA:
+        return False
     if found.is_loopback:  # ::1 counts as reserved, too
         return listed
     if found.is_link_local or found.is_multicast or found.is_unspecified or found.is_reserved:
@@ -126,5 +147,18 @@ def _embedded(found: ipaddress.IPv4Address | ipaddress.IPv6Address) -> list[ipad
         return []
     last = ipaddress.IPv4Address(int(found) & 0xFFFFFFFF)
     inner = [found.ipv4_mapped, found.sixtofour, *(found.teredo or ())]
-    inner += [last] if found in _NAT64 or (found in _COMPATIBLE and int(found) > 1) else []
+    ends_in_one = found in _NAT64 or (int(found) >> 32) & 0xFFFFFFFF in _ISATAP
+    inner += [last] if ends_in_one or _is_compatible(found) else []
     return [one for one in inner if one is not None]
+
+
+def _is_translated(found: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
+    """Return whether an address is nothing but another form of an IPv4 one, whose judgement then suffices."""
+    if isinstance(found, ipaddress.IPv4Address):
+        return False
+    inner = (found.ipv4_mapped, found.sixtofour, found.teredo)
+    return found in _NAT64 or _is_compatible(found) or any(one is not None for one in inner)
+
+
+def _is_compatible(found: ipaddress.IPv6Address) -> bool:
+    return found in _COMPATIBLE and int(found) > 1

@@ -92,10 +92,11 @@ def post(url: str, body: bytes, headers: Mapping[str, str], hosts: Collection[st
 
 
 def _post(parts: SplitResult, body: bytes, headers: Mapping[str, str], *, listed: bool) -> int:
+    ends = time.monotonic() + POST_S
     path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
     sent = {"Content-Type": "application/json", "User-Agent": "celora", "Connection": "close", **headers}
     connection = connect(parts, listed=listed, hint="", timeout_s=POST_S)
-    with closing(connection), cut_after(connection.sock, POST_S):
+    with closing(connection), cut_after(connection.sock, max(0.0, ends - time.monotonic())):
         connection.request("POST", path, body, sent)
         with closing(connection.getresponse()) as answer:
             return answer.status

@@ -1,6 +1,7 @@
 """Which addresses may be connected to, and that the connection goes where the judgement was made."""
 
 import socket
+import time
 from urllib.parse import urlsplit
 
 import pytest
@@ -22,6 +23,14 @@ from celora.tuning import web_connection
         ("::ffff:10.0.0.7", False, False),
         ("::169.254.169.254", True, False),
         ("64:ff9b::a9fe:a9fe", True, False),
+        ("64:ff9b:1::a9fe:a9fe", True, False),
+        ("2001:db8::5efe:a9fe:a9fe", True, False),
+        ("2a00::200:5efe:a9fe:a9fe", False, False),
+        ("fd00:ec2::254", True, False),
+        ("100.100.100.200", True, False),
+        ("168.63.129.16", False, False),
+        ("::ffff:168.63.129.16", False, False),
+        ("192.0.0.192", True, False),
         ("2002:a9fe:a9fe::1", True, False),
         ("2002:0a00:0007::1", False, False),
         ("::1", False, False),
@@ -46,6 +55,23 @@ def test_the_metadata_address_is_refused_however_it_is_written(words):
 def test_a_host_without_an_address_is_told():
     with pytest.raises(UnavailableError, match="has no address"):
         web_connection.connect(urlsplit("http://nobody.invalid/"), listed=True, hint="", timeout_s=1)
+
+
+def test_all_addresses_of_a_name_share_the_time(monkeypatch):
+    tried = []
+
+    def silent(address, timeout):
+        tried.append(timeout)
+        time.sleep(timeout / 2)
+        raise TimeoutError("it never answers")
+
+    monkeypatch.setattr(web_connection.socket, "create_connection", silent)
+    found = [(2, 1, 6, "", ("93.184.216.34", 80))] * 500
+    monkeypatch.setattr(web_connection.socket, "getaddrinfo", lambda *_, **__: found)
+    with pytest.raises(TimeoutError):
+        web_connection.connect(urlsplit("http://hooks.example.org/"), listed=False, hint="", timeout_s=0.05)
+    assert max(tried) <= 0.05
+    assert sum(tried) / 2 <= 0.05
 
 
 def test_the_next_address_is_tried_where_the_first_does_not_answer(monkeypatch):
