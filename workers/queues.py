@@ -15,6 +15,9 @@ from ..models.states import CONTROL_QUEUE, DIRECT, GPU_QUEUES, OWN, PREP_QUEUE, 
 from ..settings.gpus import GpuType
 
 ENTRY, PREP = CONTROL_QUEUE, PREP_QUEUE
+AFTER_STAGES = 9
+"""Priority of the checks of files and data, the lowest on Redis: they take the places of ``prepare``, which the
+scheduling round gives out, so a worker takes each message of a ``prepare`` before them."""
 FOREGROUND = "run-job"
 """Stands in the record in place of a queue for a job that ``celora run-job`` runs without a message."""
 

@@ -240,7 +240,13 @@ def request_check(check_id: str) -> bool:
 
     def send() -> None:
         app.send_task(
-            TASK, kwargs={"check_id": check_id}, queue=queues.PREP, expires=RESEND_S, retry=False, ignore_result=True
+            TASK,
+            kwargs={"check_id": check_id},
+            queue=queues.PREP,
+            priority=queues.AFTER_STAGES,
+            expires=RESEND_S,
+            retry=False,
+            ignore_result=True,
         )
 
     return messages.attempt(send, f"the check {check_id}")

@@ -178,7 +178,15 @@ def request_check(file_id: str) -> bool:
     kwargs = {"file_id": file_id}
 
     def send() -> None:
-        app.send_task(TASK, kwargs=kwargs, queue=queues.PREP, expires=RESEND_S, retry=False, ignore_result=True)
+        app.send_task(
+            TASK,
+            kwargs=kwargs,
+            queue=queues.PREP,
+            priority=queues.AFTER_STAGES,
+            expires=RESEND_S,
+            retry=False,
+            ignore_result=True,
+        )
 
     return messages.attempt(send, f"the check of {file_id}")
 
