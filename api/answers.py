@@ -15,6 +15,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
+from starlette.routing import Match, Route
 
 from ..errors import (
     AccessError,
@@ -124,7 +125,17 @@ def _framework(request: Request, error: Exception) -> JSONResponse:
         message = _not_here(request)
     elif error.status_code == http.HTTPStatus.METHOD_NOT_ALLOWED:
         message = f"{request.method} is not a method of {_shown(request.url.path)}."
+        methods = _methods_of(request)
+        headers = {"allow": ", ".join(methods)} if methods else error.headers
+        return envelope(error.status_code, message, code=code, headers=headers)
     return envelope(error.status_code, message, code=code, headers=error.headers)
+
+
+def _methods_of(request: Request) -> list[str]:
+    """List the methods of a path; the framework names those of the first route alone."""
+    routes: list[Route] = getattr(request.app.state, "routes", [])
+    found = [route for route in routes if route.matches(request.scope)[0] is not Match.NONE]
+    return sorted({method for route in found for method in route.methods or ()})
 
 
 def _not_here(request: Request) -> str:
@@ -165,12 +176,16 @@ def refusal(faults: Sequence[Mapping[str, Any]], *, within: str = "") -> Request
     return RequestError(f"{param or 'the body'}: {told}.".replace("..", "."), reason="invalid_value", param=param)
 
 
-_BRANCH = re.compile(r"literal\[.*\]|constrained-\w+|int|float|str|bool|dict\[.*\]|list\[.*\]|nullable|function-\w+.*")
+LONGEST_PART = 100
+"""Characters of a field's name that a refusal repeats."""
+_BRANCH = re.compile(
+    r"\[key\]|literal\[.*\]|constrained-\w+|int|float|str|bool|dict\[.*\]|list\[.*\]|nullable|function-\w+.*"
+)
 """The names that pydantic gives the branches of a union, which are no part of a field's place."""
 
 
 def _place(fault: Mapping[str, Any]) -> list[str]:
-    parts = [str(part) for part in fault["loc"] if part not in ("body", "query", "path")]
+    parts = [str(part)[:LONGEST_PART] for part in fault["loc"] if part not in ("body", "query", "path")]
     while len(parts) > 1 and _BRANCH.fullmatch(parts[-1]):
         parts.pop()
     return parts

@@ -12,6 +12,7 @@ from typing import Any
 import anyio.to_thread
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
+from starlette.routing import Route
 
 from ..services.chat import host_process
 from . import health, metrics
@@ -51,7 +52,7 @@ def create_app() -> FastAPI:
     app.state.watch = EventWatch()
     app.add_middleware(RequestIds)
     app.add_middleware(metrics.Counted, counts=app.state.counts)
-    for router in (
+    routers = (
         health.router,
         metrics.router,
         files.router,
@@ -70,8 +71,10 @@ def create_app() -> FastAPI:
         deliveries.router,
         checks.router,
         admin.router,
-    ):
+    )
+    for router in routers:
         app.include_router(router)
+    app.state.routes = [route for router in routers for route in router.routes if isinstance(route, Route)]
     app.openapi = lambda: described(app)
     return app
 

@@ -48,8 +48,7 @@ def check_length(request: Request, most_bytes: int) -> None:
     Raises:
         RequestError: It is longer than ``most_bytes``, compressed, or its length is no number.
     """
-    coding = request.headers.get("content-encoding", "identity")
-    if coding.lower() != "identity":
+    if any(coding.lower() != "identity" for coding in request.headers.getlist("content-encoding")):
         raise RequestError("a compressed body is not accepted.", reason="unsupported_encoding", status=415)
     announced = request.headers.get("content-length")
     if announced is None:

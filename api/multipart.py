@@ -134,7 +134,7 @@ class MultipartForm:
         filename = options.get(b"filename")
         self._is_file = filename is not None and self._name == self._file_field
         if filename is not None and not self._is_file:
-            raise RequestError(f"{self._name} is no file of this request.", reason="unknown_parameter")
+            raise RequestError(f"{self._name[:100]} is no file of this request.", reason="unknown_parameter")
         if not self._is_file:
             return
         if self.filename is not None:

@@ -44,9 +44,12 @@ def _judge(request: Request) -> Principal:
 
 
 def _authenticated(request: Request) -> Principal:
-    scheme, _, key = request.headers.get("authorization", "").partition(" ")
+    given = request.headers.getlist("authorization")
+    scheme, _, key = (given[0] if given else "").partition(" ")
     refused = "the request has no key. Send it as `Authorization: Bearer KEY`."
-    if scheme.lower() == "bearer" and key.strip():
+    if len(given) > 1:  # a proxy before this server may have judged another one of them
+        refused = "the request has the header Authorization several times; send it once."
+    elif scheme.lower() == "bearer" and key.strip():
         try:
             return keys.authenticate(key.strip())
         except AccessError as error:

@@ -198,6 +198,7 @@ class JobSpec(Recipe):
         return Recipe.model_validate({name: getattr(self, name) for name in Recipe.model_fields})
 
 
+SPEC_IS_WRONG = "the job spec is wrong: "
 SHOWN_FAULTS = 20
 """Faults of a spec that its refusal names; their search for a similar name costs milliseconds each."""
 SHOWN_LETTERS = 100
@@ -253,7 +254,7 @@ def known_fields(fields: Mapping[str, Any]) -> dict[str, Any]:
 def _refusal(shown: list[str], faults: int) -> SettingsError:
     told = "; ".join(shown) + (f"; and {faults - len(shown):,} more" if faults > len(shown) else "")
     return SettingsError(
-        f"the job spec is wrong: {told}" + ("" if told.endswith(("?", ".")) else "."),
+        f"{SPEC_IS_WRONG}{told}" + ("" if told.endswith(("?", ".")) else "."),
         hint="See `celora submit --help` for every field.",
     )
 

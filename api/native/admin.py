@@ -31,7 +31,7 @@ Amount = Annotated[float, Field(ge=0, le=1e15)]
 class LimitsForm(BaseModel):
     """The request that sets limits of a tenant; null lifts one, and one that is left out stays."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", strict=True)
 
     max_jobs: Annotated[int, Field(ge=0, le=10**9)] | None = None
     max_gpus: Annotated[int, Field(ge=0, le=10**9)] | None = None
@@ -57,7 +57,7 @@ class KeyForm(BaseModel):
 class RotateForm(BaseModel):
     """The request that rotates a key; the old one stays valid for some seconds."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", strict=True)
 
     keep_s: Annotated[float, Field(ge=0, le=30 * 86400)] = 0.0
 

@@ -10,7 +10,7 @@ from ...errors import RequestError
 from ...models.scope.scope import Scope
 from ...models.spec import JobSpec
 from ...services import jobs
-from ...services.openai.job_form import RESERVED
+from ...services.openai.job_form import RESERVED, named_refusals
 from ...services.openai.jobs import find
 from ...services.openai.required_rows import placed_changes
 from ..answers import ERRORS
@@ -26,7 +26,7 @@ class ResumeForm(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    budget: Annotated[float, Field(gt=0, le=1e9)] | None = None
+    budget: Annotated[float, Field(gt=0, le=1e9, strict=True)] | None = None
 
 
 class RetryForm(BaseModel):
@@ -83,7 +83,8 @@ async def retry(request: Request, caller: Writer, job_id: JobId) -> dict[str, An
     def change() -> dict[str, Any]:
         find(caller.tenant, job_id)
         changes = placed_changes(caller.tenant, form.changes)
-        made = jobs.retry(job_id, changes, new_id=f"ftjob-{jobs.new_job_id()}", scope=Scope.of(caller.tenant))
+        with named_refusals(lambda name: f"changes.{name}"):
+            made = jobs.retry(job_id, changes, new_id=f"ftjob-{jobs.new_job_id()}", scope=Scope.of(caller.tenant))
         return summary(caller, made)
 
     return await anyio.to_thread.run_sync(change)

@@ -88,6 +88,7 @@ async def create(request: Request, caller: Writer) -> FileObject:
         except ValidationError as error:
             raise refusal(error.errors(include_url=False)) from None
         check_purpose(fields.purpose)
+        check_life(fields)
         if fields.sha256 not in (None, incoming.sha256):
             raise RequestError(
                 "sha256: the content that arrived has another hash; send the file again.",
@@ -99,6 +100,17 @@ async def create(request: Request, caller: Writer) -> FileObject:
         return files.create(caller.tenant, stored, settings, filename=name, expires_s=fields.seconds)
 
     return FileObject.of(await receive_file(request, "file", settings.upload_bytes, keep))
+
+
+def check_life(fields: Fields) -> None:
+    """Refuse half of a file's life: the seconds without their anchor, or the anchor alone.
+
+    Raises:
+        RequestError: One of the two is missing.
+    """
+    if (fields.anchor is None) != (fields.seconds is None):
+        missing = f"expires_after[{'anchor' if fields.anchor is None else 'seconds'}]"
+        raise RequestError(f"{missing} is missing.", reason="missing_required_parameter", param=missing)
 
 
 def check_purpose(purpose: str) -> None:

@@ -9,6 +9,7 @@ from fastapi import APIRouter, Query, Request
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from ...errors import RequestError
+from ...models.openai.job_requests import MOST_LABELS
 from ...services.openai import checkpoints, creation, events, jobs
 from ...services.openai.job_form import JobForm
 from ...settings.settings import get_settings
@@ -22,6 +23,8 @@ router = APIRouter(prefix="/v1/fine_tuning/jobs", tags=["jobs"], responses=ERROR
 
 LONGEST_KEY = 255
 LABEL = re.compile(r"metadata\[(?P<key>[^\]]{0,64})\]")
+REPEATED = re.compile(r"0*[1-9][0-9]{0,8}")
+"""The number of repetitions that a client counts, above none."""
 Limit = Annotated[int, Query(ge=1, le=100)]
 
 
@@ -32,8 +35,9 @@ async def create(request: Request, caller: Writer) -> JobObject:
     key = request.headers.get("idempotency-key")
     if key is not None and not 0 < len(key) <= LONGEST_KEY:
         raise RequestError(f"Idempotency-Key must have 1 to {LONGEST_KEY} characters.", param="Idempotency-Key")
-    retried = request.headers.get("x-stainless-retry-count", "0") not in ("", "0")
-    origin = creation.Origin(tenant=caller.tenant, user=caller.name, key=key, retried=retried)
+    retried = REPEATED.fullmatch(request.headers.get("x-stainless-retry-count", "")) is not None
+    who = {"tenant": caller.tenant, "user": caller.name, "key_id": caller.key_id}
+    origin = creation.Origin(**who, key=key, retried=retried)
     job_id = await anyio.to_thread.run_sync(creation.create, fields, origin, get_settings(), _refusal)
     return await anyio.to_thread.run_sync(lambda: _shown(jobs.find(caller.tenant, job_id)))
 
@@ -61,6 +65,8 @@ def wanted_labels(query: list[tuple[str, str]]) -> dict[str, str] | None:
     broken = [name for name, _ in query if name.startswith("metadata[") and not LABEL.fullmatch(name)]
     if broken or (plain and (labels or plain != ["null"])):
         raise RequestError("metadata: use metadata[KEY]=VALUE, or metadata=null alone.", param="metadata")
+    if len(labels) > MOST_LABELS or len(labels) < sum(name.startswith("metadata[") for name, _ in query):
+        raise RequestError(f"metadata: use up to {MOST_LABELS} labels, each once.", param="metadata")
     return None if plain else labels
 
 

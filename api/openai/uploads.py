@@ -42,7 +42,7 @@ class ExpiresAfter(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     anchor: Literal["created_at"]
-    seconds: Annotated[int, Field(ge=3600, le=2_592_000)]
+    seconds: Annotated[int, Field(ge=3600, le=2_592_000, strict=True)]
 
 
 class UploadForm(BaseModel):

@@ -21,7 +21,7 @@ MOST_LABELS = 16
 
 
 def repeated(session: Session, tenant: str, body_sha256: str) -> str | None:
-    """Return the job that an equal request of this tenant made a moment ago; None if there is none."""
+    """Return the job that an equal request with the same API key made a moment ago; None if there is none."""
     recent = JobRequest.created_at > now(session) - timedelta(seconds=REPEAT_S)
     wanted = select(JobRequest.job_id).where(JobRequest.tenant == tenant, JobRequest.body_sha256 == body_sha256, recent)
     return session.scalar(wanted.order_by(JobRequest.created_at.desc()).limit(1))

@@ -12,7 +12,8 @@ class JobRequest(Table):
     """The request of OpenAI's form that made a job; a job that came another way has none.
 
     ``model`` is the model as it was asked for, ``named`` the part of it that stands in the id of the trained model.
-    ``hyperparameters`` holds what was asked, ``auto`` included.
+    ``hyperparameters`` holds what was asked, ``auto`` included. ``body_sha256`` is the hash of the body and of the id
+    of the API key that it came with.
     """
 
     __tablename__ = "job_request"

@@ -35,6 +35,7 @@ from ...workers.trainer.supervisor import Cancelled
 from ..job_checks import check_spec, place_datasets
 from ..openai.files import RESEND_S
 from ..openai.job_fields import AskedJob, Refuse, read_request
+from ..openai.job_form import named_refusals, place_of
 from ..tenants import words
 from ..tenants.job_views import without_places
 from . import data_check
@@ -127,7 +128,8 @@ def create(fields: JsonObject, tenant: str, settings: Settings, refuse: Refuse) 
                 headers={"retry-after": "10"},
             )
         asked = read_request(session, fields, tenant, settings, refuse)
-        spec, file_names = _placed(session, asked, settings)
+        with named_refusals(lambda name: place_of(asked.form, name)):
+            spec, file_names = _placed(session, asked, settings)
         row = data_checks.add_check(
             session, check_id=check_id, tenant=tenant, spec=spec.model_dump(mode="json"), file_names=file_names
         )

@@ -4,13 +4,17 @@ Unknown fields are refused: a setting that is misspelled would otherwise cost a 
 clients send it for every argument that their caller left out.
 """
 
+import re
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from ...errors import RequestError
-from ...models.spec import JobSpec
+from ...errors import BaseModelError, DataError, NotFoundError, RequestError, SettingsError
+from ...models.spec import LONGEST_LABEL, SPEC_IS_WRONG, JobSpec
 from ...tuning.files.strict_json import JsonObject
+from ..tenants.words import failure_of
 
 Auto = Literal["auto"]
 RESERVED = frozenset({"dataset", "eval_dataset", "base_model", "revision", "tenant", "user", "continue_from"})
@@ -28,6 +32,9 @@ OWN_PLACE = {
     "wandb": "integrations",
 }
 """Fields of a job that the request has under a name of its own."""
+METHODS = ("supervised", "dpo", "reinforcement")
+LabelName = Annotated[str, Field(max_length=LONGEST_LABEL["name"])]
+LabelValue = Annotated[str, Field(max_length=LONGEST_LABEL["value"])]
 
 
 class Part(BaseModel):
@@ -97,7 +104,7 @@ class JobForm(Part):
     hyperparameters: Hyperparameters | None = None
     suffix: Annotated[str, Field(max_length=64)] | None = None
     seed: Annotated[int, Field(ge=0, le=2**31 - 1)] | None = None
-    metadata: Annotated[dict[str, str], Field(max_length=16)] | None = None
+    metadata: Annotated[dict[LabelName, LabelValue], Field(max_length=16)] | None = None
     integrations: Annotated[list[Integration], Field(max_length=5)] | None = None
     celora: dict[str, Any] | None = Field(None, description="any further field of a job; see docs/settings.md")
 
@@ -119,12 +126,12 @@ class JobForm(Part):
         """The settings that were asked for, from either of their two places.
 
         Raises:
-            RequestError: Both places have settings, and they differ.
+            RequestError: Both places have settings, and those at the top are not among those of the method.
         """
         inner = self.own_settings
         outer = self.hyperparameters
         given = [one for one in (inner, outer) if one is not None and one.model_dump(exclude_none=True)]
-        if len(given) > 1 and inner != outer:
+        if len(given) > 1 and not _chosen(outer).items() <= _chosen(inner).items():
             raise RequestError(
                 f"hyperparameters and method.{self.method_name}.hyperparameters differ; give one of them.",
                 param="hyperparameters",
@@ -132,8 +139,14 @@ class JobForm(Part):
         return given[0] if given else Hyperparameters()
 
 
+def _chosen(settings: Hyperparameters | None) -> dict[str, Any]:
+    """Return the settings that are chosen, neither null nor left ``auto``."""
+    given = settings.model_dump() if settings else {}
+    return {name: value for name, value in given.items() if value not in (None, "auto")}
+
+
 def refuse_unsupported(form: JobForm, *, may_report: bool = False) -> None:
-    """Refuse a method that is not offered, and an integration that has no secret.
+    """Refuse a method that is not offered, settings of another method, and an integration that has no secret.
 
     Args:
         form: The request.
@@ -148,6 +161,10 @@ def refuse_unsupported(form: JobForm, *, may_report: bool = False) -> None:
             reason="unsupported_method",
             param="method.type",
         )
+    for name in METHODS:
+        if form.method and name != form.method.type and getattr(form.method, name) is not None:
+            place = f"method.{name}"
+            raise RequestError(f"{place}: the type of the method is {form.method.type}; leave it away.", param=place)
     if form.integrations and len(form.integrations) > 1:
         raise RequestError("integrations: a job reports to one project.", param="integrations")
     if form.integrations and not may_report:
@@ -167,12 +184,13 @@ def spec_fields(form: JobForm) -> JsonObject:
     """
     asked, further = form.asked, dict(form.celora or {})
     fields: dict[str, Any] = {"eval_fraction": 0.0, "suffix": form.suffix, "seed": form.seed, "metadata": form.metadata}
-    fields |= {"epochs": asked.n_epochs, "effective_batch": asked.batch_size}
-    fields |= {"learning_rate_multiplier": asked.learning_rate_multiplier}
+    chosen = _chosen(asked)
+    fields |= {"epochs": chosen.get("n_epochs"), "effective_batch": chosen.get("batch_size")}
+    fields |= {"learning_rate_multiplier": chosen.get("learning_rate_multiplier")}
     if form.method_name == "dpo":
-        fields |= {"method": "dpo", "beta": getattr(asked, "beta", None)}
+        fields |= {"method": "dpo", "beta": chosen.get("beta")}
     fields |= _tracked(form)
-    fields = {name: value for name, value in fields.items() if value not in (None, "auto")}
+    fields = {name: value for name, value in fields.items() if value is not None}
     for name, value in further.items():
         _refuse_further(name, value, fields)
     return {**fields, **{name: value for name, value in further.items() if value is not None}}
@@ -207,13 +225,42 @@ def check_fields(form: JobForm, fields: JsonObject) -> None:
         JobSpec.model_validate(fields)
     except ValidationError as error:
         fault = error.errors(include_url=False)[0]
-        name, *rest = [str(part) for part in fault["loc"]] or ["celora"]
-        param = ".".join([_place(form, name), *rest[:2]])
         message = str(fault["msg"]).removeprefix("Value error, ")
+        name, *rest = [str(part) for part in fault["loc"]] or [_field_of(message) or "celora"]
+        param = "celora" if name == "celora" else ".".join([place_of(form, name), *rest[:2]])
         raise RequestError(f"{param}: {message}.".replace("..", "."), param=param) from None
 
 
-def _place(form: JobForm, name: str) -> str:
+@contextmanager
+def named_refusals(place_of: Callable[[str], str]) -> Generator[None]:
+    """Name the field of a job that the installation refuses, as the request has it.
+
+    Args:
+        place_of: Returns the dotted place of a job's field in the request.
+
+    Raises:
+        SettingsError, DataError, BaseModelError: As it was raised, with the dotted place among its facts.
+        RequestError: A field names something that is not there; the value is refused, and the job itself is no 404.
+        NotFoundError: Something is not there that no field names.
+    """
+    try:
+        yield
+    except (SettingsError, DataError, BaseModelError, NotFoundError) as error:
+        name = _field_of(error.message.removeprefix(SPEC_IS_WRONG))
+        if name is not None:
+            error.facts["param"] = place_of(name)
+            if isinstance(error, NotFoundError):
+                raise RequestError(str(failure_of(error)), param=place_of(name)) from None
+        raise
+
+
+def _field_of(sentence: str) -> str | None:
+    """Return the field of a job with whose name a refusal begins."""
+    name = re.split(r"[:. ]", sentence, maxsplit=1)[0]
+    return name if name in JobSpec.model_fields else None
+
+
+def place_of(form: JobForm, name: str) -> str:
     """Return the dotted place of a job's field in the request."""
     if form.celora and name in form.celora:
         return f"celora.{name}"

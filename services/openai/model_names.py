@@ -92,16 +92,17 @@ def models_of(tenant: str, settings: Settings) -> list[ModelView]:
 
 
 def find(tenant: str, asked: str, settings: Settings) -> ModelView:
-    """Find a base or a trained model of the tenant's.
+    """Find a base, or a trained model of the tenant's or a checkpoint of one.
 
     Raises:
         RequestError: There is none (404).
     """
     if asked in base_names(settings) or _is_allowed(asked, settings.allowed_bases):
         return ModelView(id=asked, created_at=0, owner="celora")
+    model, step = split_checkpoint(asked)
     with get_database().session(Scope.of(tenant)) as session:
-        adapter = _of_tenant(session, tenant, asked)
-        if adapter is None:
+        adapter = _of_tenant(session, tenant, model)
+        if adapter is None or (step is not None and not _has_checkpoint(session, adapter.id, step)):
             raise unknown(asked)
         return _own(asked, adapter.created_at, tenant)
 
@@ -138,12 +139,17 @@ def _is_allowed(name: str, allowed: list[str]) -> bool:
         return bases.find(name) is not None
     if name in allowed:
         return True
-    return not _is_place(name) and any(fnmatch.fnmatch(name, pattern) for pattern in allowed)
+    listed = any(fnmatch.fnmatch(name, pattern) for pattern in allowed)
+    return listed and not name.startswith(PREFIX) and not _is_place(name)
 
 
 def _is_place(name: str) -> bool:
     """Return whether a name is a folder or file, here or on a worker, rather than a listed name or a hub id."""
-    return Path(name).is_absolute() or name.startswith((".", "~")) or name.endswith(".gguf") or Path(name).exists()
+    try:
+        there = Path(name).exists()
+    except OSError:  # it is longer than the name of any file, and so than that of any base
+        return True
+    return there or Path(name).is_absolute() or name.startswith((".", "~")) or name.endswith(".gguf")
 
 
 def _of_tenant(session: Session, tenant: str, model: str) -> Adapter | None:

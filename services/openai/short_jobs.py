@@ -24,7 +24,7 @@ class ShortJob(BaseModel):
 
     base_model: Annotated[str, Field(min_length=1, max_length=500)]
     dataset_path: Annotated[str, Field(min_length=1, max_length=2000)]
-    epochs: Annotated[int, Field(ge=1, le=50)] = 3
+    epochs: Annotated[int, Field(ge=1, le=50, strict=True)] = 3
 
 
 def submit(asked: ShortJob, caller: Principal, settings: Settings) -> str:

@@ -91,6 +91,16 @@ def test_the_frameworks_own_refusals_have_the_envelope(client, method, path, sta
     assert answer.headers["x-request-id"].startswith("req_")
 
 
+@pytest.mark.parametrize(
+    ("path", "methods"),
+    [("/v1/files", "GET, POST"), ("/v1/models/org/m", "DELETE, GET"), ("/v1/webhook_endpoints/x", "DELETE, GET, POST")],
+)
+def test_a_refused_method_is_told_all_that_the_path_has(client, path, methods):
+    for method in ("HEAD", "OPTIONS", "PATCH", "PUT", "TRACE"):
+        answer = client.request(method, path)
+        assert (answer.status_code, answer.headers["allow"]) == (405, methods)
+
+
 def test_a_path_without_v1_is_told_so(client):
     message = client.get("/fine_tuning/jobs").json()["error"]["message"]
     assert "/v1" in message

@@ -27,7 +27,7 @@ def post():
         return {"name": (await body.read_model(request, Named)).name}
 
     client = TestClient(app)
-    return lambda content, **headers: client.post("/read", content=content, headers=headers)
+    return lambda content, headers=None, **named: client.post("/read", content=content, headers=headers or named)
 
 
 def test_a_good_body_is_read(post):
@@ -66,7 +66,9 @@ def test_a_length_is_judged_before_the_body_is_read(post):
 
 
 def test_a_compressed_body_is_not_unpacked(post):
-    assert post(b"{}", **{"content-encoding": "gzip"}).json()["error"]["code"] == "unsupported_encoding"
+    for codings in (["gzip"], ["identity", "gzip"], [""]):
+        given = [("content-encoding", coding) for coding in codings]
+        assert post(b"{}", headers=given).json()["error"]["code"] == "unsupported_encoding"
 
 
 def test_a_body_without_a_length_is_cut_at_the_limit(post):

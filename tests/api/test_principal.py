@@ -22,9 +22,10 @@ def ask(record):
     def change(caller: Writer) -> dict[str, str]:
         return {"tenant": caller.tenant}
 
-    def get(address="127.0.0.1", method="GET", path="/who", **headers):
+    def get(address="127.0.0.1", method="GET", path="/who", headers=None, **named):
         client = TestClient(app, base_url="http://127.0.0.1:8320", client=(address, 4000))
-        return client.request(method, path, headers={name.replace("_", "-"): value for name, value in headers.items()})
+        given = {name.replace("_", "-"): value for name, value in named.items()}
+        return client.request(method, path, headers=headers or given)
 
     return get
 
@@ -70,6 +71,15 @@ def test_once_a_key_exists_only_keys_count(ask):
         refused = ask(**headers)
         assert (refused.status_code, refused.json()["error"]["code"]) == (401, "invalid_api_key")
     assert ask("192.168.1.7", host="celora.example", authorization=f"Bearer {key}").json()["tenant"] == "team-a"
+
+
+def test_a_key_that_stands_twice_is_refused(ask):
+    key = keys.create_key("team-a", scopes=["read"]).key
+    for other in (key, "wrong"):
+        given = [("authorization", f"Bearer {key}"), ("authorization", f"Bearer {other}")]
+        refused = ask(headers=given)
+        assert (refused.status_code, refused.json()["error"]["code"]) == (401, "invalid_api_key")
+    assert ask(authorization=f"bearer {key}").status_code == 200
 
 
 def test_a_key_does_what_its_scopes_say_until_it_is_revoked(ask):

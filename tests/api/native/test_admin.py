@@ -31,14 +31,22 @@ def test_a_key_is_made_rotated_and_revoked(operator, new_client):
     assert actions == ["key.revoke", "key.rotate", "key.create"]
 
 
+@pytest.mark.parametrize("end", ["2020-01-01T00:00:00Z", "0001-01-01T00:00:00+14:00", "x"])
+def test_a_key_with_an_impossible_end_is_not_made(operator, end):
+    answer = operator.post(f"{ADMIN}/keys", json={"tenant": "team-a", "expires_at": end})
+    assert (answer.status_code, answer.json()["error"]["code"]) == (400, "invalid_value")
+    assert [one["tenant"] for one in operator.get(f"{ADMIN}/keys").json()["data"]] == ["default"]
+
+
 def test_limits_are_set_and_only_those_that_are_named(operator):
     operator.post(f"{ADMIN}/tenants/team-a", json={"max_jobs": 2, "weight": 3.0})
     found = operator.post(f"{ADMIN}/tenants/team-a", json={"max_jobs": None}).json()
     assert (found["max_jobs"], found["weight"]) == (None, 3.0)
     assert operator.get(f"{ADMIN}/tenants/team-a").json() == found
     assert "team-a" in [one["name"] for one in operator.get(f"{ADMIN}/tenants").json()["data"]]
-    wrong = operator.post(f"{ADMIN}/tenants/team-a", json={"max_job": 1})
-    assert wrong.json()["error"]["param"] == "max_job"
+    for name, value in (("max_job", 1), ("max_jobs", True), ("max_jobs", "5"), ("weight", True), ("over", "no")):
+        wrong = operator.post(f"{ADMIN}/tenants/team-a", json={name: value})
+        assert (wrong.status_code, wrong.json()["error"]["param"]) == (400, name)
 
 
 def test_workers_are_listed_and_one_that_is_not_there_is_404(operator):

@@ -45,7 +45,7 @@ def test_no_job_comes_of_a_check(client, body):
 @pytest.mark.parametrize(
     ("change", "param"),
     [({"model": 3}, "model"), ({"training_file": "file-none"}, "training_file"), ({"surprise": 1}, "surprise"),
-     ({"celora": {"gpu": "abacus"}}, None)],
+     ({"celora": {"gpu": "abacus"}}, "celora.gpu")],
 )  # fmt: skip
 def test_a_request_that_no_job_may_have_is_refused(client, body, change, param):
     refused = client.post(CHECKS, json={**body, **change})

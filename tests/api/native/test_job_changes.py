@@ -12,8 +12,8 @@ def test_a_job_pauses_and_goes_on_and_a_cancelled_one_is_retried(client, submit)
     resumed = client.post(f"{JOBS}/job-1/resume").json()
     assert (resumed["paused"], resumed["resumed"]) == (False, True)
     assert client.post(f"{JOBS}/job-1/resume").json()["resumed"] is False
-    refused = client.post(f"{JOBS}/job-1/resume", json={"budget": -1})
-    assert refused.json()["error"]["param"] == "budget"
+    for budget in (-1, True, "5"):
+        assert client.post(f"{JOBS}/job-1/resume", json={"budget": budget}).json()["error"]["param"] == "budget"
     assert client.post(f"{JOBS}/job-1/cancel").json()["answer"] == "cancelled"
     for verb in ("cancel", "pause", "resume"):
         assert client.post(f"{JOBS}/job-1/{verb}").json()["error"]["code"] == "invalid_state"
@@ -22,6 +22,9 @@ def test_a_job_pauses_and_goes_on_and_a_cancelled_one_is_retried(client, submit)
     for name in ("dataset", "tenant", "nothing"):
         answer = client.post(f"{JOBS}/job-1/retry", json={"changes": {name: "x"}})
         assert answer.json()["error"]["param"] == f"changes.{name}"
+    for name, value in (("gpu", "h9000"), ("rank", 0), ("metadata", {"k": "v" * 600})):
+        answer = client.post(f"{JOBS}/job-1/retry", json={"changes": {name: value}})
+        assert (answer.status_code, answer.json()["error"]["param"]) == (400, f"changes.{name}")
 
 
 def test_a_running_job_is_pausing_then_cancelling(client, submit):

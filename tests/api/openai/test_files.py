@@ -46,6 +46,8 @@ def test_pages_of_files(client, upload):
         ({"purpose": "assistants"}, ROWS, "purpose"),
         ({"extra": "1"}, ROWS, "extra"),
         ({"expires_after[seconds]": "3599"}, ROWS, "expires_after[seconds]"),
+        ({"expires_after[seconds]": "3600"}, ROWS, "expires_after[anchor]"),
+        ({"expires_after[anchor]": "created_at"}, ROWS, "expires_after[seconds]"),
     ],
 )
 def test_a_refused_file_leaves_nothing(upload, home, fields, content, param):

@@ -75,7 +75,8 @@ def test_jobs_are_listed_and_found_by_labels(client, submit):
 
 
 @pytest.mark.parametrize("query", ["limit=0", "limit=101", "limit=x", "after=none", "metadata=x", "metadata[=1",
-                                   "metadata=null&metadata[a]=1"])  # fmt: skip
+                                   "metadata=null&metadata[a]=1", "metadata[a]=1&metadata[a]=2",
+                                   "&".join(f"metadata[{n}]=1" for n in range(3000))])  # fmt: skip
 def test_a_wrong_query_is_400(client, query):
     answer = client.get(f"{JOBS}?{query}")
     assert answer.status_code == 400
@@ -85,10 +86,13 @@ def test_a_wrong_query_is_400(client, query):
 def test_a_repetition_makes_no_second_job(client, upload):
     body = {"model": "smollm2-135m-instruct", "training_file": upload().json()["id"]}
     one = client.post(JOBS, json=body).json()["id"]
-    assert client.post(JOBS, json=body, headers={"x-stainless-retry-count": "1"}).json()["id"] == one
+    for number in ("1", "02"):
+        assert client.post(JOBS, json=body, headers={"x-stainless-retry-count": number}).json()["id"] == one
+    for number in ("0", "-1", "one"):
+        assert client.post(JOBS, json=body, headers={"x-stainless-retry-count": number}).json()["id"] != one
     keyed = client.post(JOBS, json=body, headers={"Idempotency-Key": "k"}).json()["id"]
     assert client.post(JOBS, json=body, headers={"Idempotency-Key": "k"}).json()["id"] == keyed
-    assert len(client.get(JOBS).json()["data"]) == 2
+    assert len(client.get(JOBS).json()["data"]) == 5
 
 
 def test_a_job_pauses_goes_on_and_is_cancelled(client, submit):
@@ -120,6 +124,8 @@ def test_events_and_checkpoints_are_pages(client, submit, record):
         ({"hyperparameters": {"n_epochs": 99}}, "invalid_value", "hyperparameters.n_epochs"),
         ({"unknown": 1}, "unknown_parameter", "unknown"),
         ({"celora": {"rank": 0}}, "invalid_value", "celora.rank"),
+        ({"metadata": {"k" * 65: "v"}}, "invalid_value", f"metadata.{'k' * 65}"),
+        ({"k" * 5000: 1}, "unknown_parameter", "k" * 100),
         ({"method": {"type": "reinforcement"}}, "unsupported_method", "method.type"),
         (
             {"method": {"type": "dpo", "dpo": {"hyperparameters": {"beta": 3}}}},

@@ -57,6 +57,7 @@ def test_a_cancelled_upload_says_so(client, begin):
         ({"purpose": "batch"}, "purpose"),
         ({"extra": 1}, "extra"),
         ({"expires_after": {"anchor": "created_at", "seconds": 1}}, "expires_after.seconds"),
+        ({"expires_after": {"anchor": "created_at", "seconds": "3600"}}, "expires_after.seconds"),
     ],
 )
 def test_a_wrong_announcement_is_refused(begin, fields, param):

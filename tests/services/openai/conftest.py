@@ -52,10 +52,10 @@ def file(stored):
 def create(installation, file):
     """Makes a job of a request; the training file is made where none is named."""
 
-    def make(tenant="default", key=None, retried=False, **fields):  # noqa: FBT002  (a flag of the request)
+    def make(tenant="default", key=None, key_id="", retried=False, **fields):  # noqa: FBT002  (a flag of the request)
         if "training_file" not in fields:
             fields["training_file"] = file(tenant=tenant).id
-        origin = creation.Origin(tenant=tenant, user="ada", key=key, retried=retried)
+        origin = creation.Origin(tenant=tenant, user="ada", key_id=key_id, key=key, retried=retried)
         body = {"model": "smollm2-135m-instruct", **fields}
         return creation.create(body, origin, get_settings(), lambda error: refusal(error.errors()))
 

@@ -1,5 +1,6 @@
 """Jobs from requests: what the job is told, what is refused, and once however often a request is repeated."""
 
+import json
 import threading
 
 import pytest
@@ -38,7 +39,11 @@ def test_the_job_is_told_what_was_asked(create, file, installation):
         ({"training_file": "file-none"}, 400, "invalid_training_file", "training_file"),
         ({"validation_file": "file-none"}, 400, "invalid_validation_file", "validation_file"),
         ({"model": None}, 400, "invalid_value", "model"),
-        ({"celora": {"gpu": "no-such"}}, 400, None, None),
+        ({"celora": {"gpu": "no-such"}}, 400, "invalid_value", "celora.gpu"),
+        ({"celora": {"early_stopping_patience": 2}}, 400, "invalid_value", "celora.early_stopping_patience"),
+        ({"celora": {"reference": "nobody"}}, 400, "invalid_value", "celora.reference"),
+        ({"method": {"type": "dpo"}, "celora": {"reference": "nobody"}}, 400, "invalid_value", "celora.reference"),
+        ({"metadata": {"k": "v" * 600}}, 400, "invalid_value", "metadata.k"),
     ],
 )
 def test_a_refused_request_leaves_no_job(create, installation, fields, status, code, param):  # noqa: PLR0917
@@ -47,9 +52,9 @@ def test_a_refused_request_leaves_no_job(create, installation, fields, status, c
 
     with pytest.raises(CeloraError) as caught:
         create(**fields)
-    assert answer_of(caught.value).status_code == status
-    if code:
-        assert (caught.value.reason, caught.value.param) == (code, param)
+    answer = answer_of(caught.value)
+    told = json.loads(answer.body)["error"]
+    assert (answer.status_code, told["code"], told["param"]) == (status, code, param)
     assert count(installation) == 0
 
 
@@ -76,8 +81,9 @@ def test_a_repetition_is_the_job_that_the_first_request_made(create, file, insta
     training = file().id
     one = create(training_file=training)
     assert create(training_file=training, retried=True) == one
+    assert create(training_file=training, retried=True, key_id="another") != one
     assert create(training_file=training) != one  # an equal request that is no repetition is a second job
-    assert count(installation) == 2
+    assert count(installation) == 3
 
 
 def test_overlapping_repetitions_make_one_job(create, file, installation):

@@ -66,10 +66,36 @@ def test_a_field_that_is_not_the_requests_own_is_refused(fields, param):
     assert caught.value.param == param
 
 
-def test_places_that_differ_are_refused():
+@pytest.mark.parametrize("outer", [{"n_epochs": 2}, {"batch_size": 4}, {"n_epochs": 3, "batch_size": 4}])
+def test_places_that_differ_are_refused(outer):
     method = {"type": "supervised", "supervised": {"hyperparameters": {"n_epochs": 3}}}
     with pytest.raises(RequestError, match="differ"):
-        spec_fields(form(hyperparameters={"n_epochs": 2}, method=method))
+        spec_fields(form(hyperparameters=outer, method=method))
+
+
+def test_places_that_agree_are_one():
+    method = {"type": "dpo", "dpo": {"hyperparameters": {"n_epochs": 3, "beta": 0.2}}}
+    found = spec_fields(form(hyperparameters={"n_epochs": 3, "batch_size": "auto"}, method=method))
+    assert found == {"eval_fraction": 0.0, "epochs": 3, "method": "dpo", "beta": 0.2}
+
+
+def test_a_name_that_reads_auto_is_kept():
+    assert spec_fields(form(suffix="auto"))["suffix"] == "auto"
+
+
+@pytest.mark.parametrize(
+    ("method", "param"),
+    [
+        ({"type": "supervised", "supervised": {}, "dpo": {"hyperparameters": {"beta": 0.2}}}, "method.dpo"),
+        ({"type": "dpo", "supervised": {"hyperparameters": {"n_epochs": 1}}}, "method.supervised"),
+        ({"type": "dpo", "dpo": {}, "reinforcement": {}}, "method.reinforcement"),
+    ],
+)
+def test_settings_of_another_method_are_refused(method, param):
+    with pytest.raises(RequestError) as caught:
+        refuse_unsupported(form(method=method))
+    assert caught.value.param == param
+    refuse_unsupported(form(method={"type": "supervised", "supervised": {}, "dpo": None, "reinforcement": None}))
 
 
 @pytest.mark.parametrize(
@@ -92,7 +118,9 @@ def test_what_is_not_offered_says_so(fields, code):
         {"model": 3}, {"training_file": None}, {"seed": -1}, {"seed": 2.5}, {"seed": True}, {"suffix": "x" * 65},
         {"hyperparameters": {"n_epochs": 0}}, {"hyperparameters": {"n_epochs": "3"}}, {"hyperparameters": "auto"},
         {"hyperparameters": {"batch_size": 257}}, {"hyperparameters": {"learning_rate_multiplier": 0}},
-        {"metadata": {"k": 1}}, {"metadata": []}, {"method": {"type": "kto"}}, {"celora": []}, {"extra": 1},
+        {"metadata": {"k": 1}}, {"metadata": []}, {"metadata": {"k" * 65: "v"}}, {"metadata": {"k": "v" * 513}},
+        {"metadata": {str(number): "v" for number in range(17)}},
+        {"method": {"type": "kto"}}, {"celora": []}, {"extra": 1},
     ],
 )  # fmt: skip
 def test_a_wrong_type_or_range_is_refused(fields):
@@ -106,6 +134,12 @@ def test_a_wrong_type_or_range_is_refused(fields):
         ({"celora": {"rank": -1}}, {"rank": -1}, "celora.rank"),
         ({"suffix": "a b"}, {"suffix": "a b"}, "suffix"),
         ({}, {"eval_fraction": 2}, "celora.eval_fraction"),
+        ({"celora": {"champion": "bot"}}, {"champion": "bot"}, "celora.champion"),
+        (
+            {"hyperparameters": {"batch_size": 6}, "celora": {"accumulation": 4}},
+            {"effective_batch": 6, "accumulation": 4},
+            "hyperparameters.batch_size",
+        ),
         ({"celora": {"gate": {"x": 1}}}, {"gate": {"x": 1}, "champion": "bot"}, "celora.gate.x"),
     ],
 )

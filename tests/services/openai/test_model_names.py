@@ -41,6 +41,8 @@ def test_a_listed_base_is_chosen(installation, asked, settings, base):
         ("./tiny", {"allowed_bases": ["*"]}),
         ("model.gguf", {"allowed_bases": ["*"]}),
         ("ft:m:default::x", {}),
+        ("ft:m:default::x", {"allowed_bases": ["*"]}),
+        ("x" * 20_000, {"allowed_bases": ["*"]}),
     ],
 )
 def test_an_unknown_model_is_404(installation, asked, settings):
@@ -73,8 +75,10 @@ def test_training_goes_on_from_a_model_or_a_checkpoint_of_ones_own(trained, inst
                                created_at=at))  # fmt: skip
     assert (chosen(trained).continue_from, chosen(trained).named) == ("job-1", "tiny")
     assert chosen(f"{trained}:ckpt-step-3").continue_from == "job-1@3"
-    with pytest.raises(RequestError, match="does not exist"):
-        chosen(f"{trained}:ckpt-step-4")
+    assert model_names.find("default", f"{trained}:ckpt-step-3", Settings()).owner == "default"
+    for asked in (chosen, lambda model: model_names.find("default", model, Settings())):
+        with pytest.raises(RequestError, match="does not exist"):
+            asked(f"{trained}:ckpt-step-4")
 
 
 def test_a_deleted_model_is_gone_and_its_job_has_no_adapter(trained, installation):
