@@ -85,6 +85,12 @@ class SetWriter:
     Args:
         folder: The folder of the prepared data.
         name: The name of the set. Held-out sets have a file of their prompts beside the arrays.
+
+    Attributes:
+        rows: Rows so far.
+        tokens: Their tokens.
+        trained_tokens: Of these, the tokens that carry loss.
+        largest_token: The largest id among them.
     """
 
     def __init__(self, folder: Path, name: str) -> None:
@@ -94,7 +100,7 @@ class SetWriter:
         )
         self._prompts = None if name == TRAIN else (folder / f"{_stem(name)}.rows.jsonl").open("w", encoding="utf-8")
         self._offsets.write(np.zeros(1, dtype=np.int64))
-        self.rows = self.tokens = self.trained_tokens = 0
+        self.rows = self.tokens = self.trained_tokens = self.largest_token = 0
         self._labels_path, self._labels = folder / f"{_stem(name)}.labels.npy", bytearray()
 
     def write(
@@ -108,6 +114,7 @@ class SetWriter:
         self.rows += len(lengths)
         self.tokens += len(tokens)
         self.trained_tokens += int(mask.sum(dtype=np.int64))
+        self.largest_token = max(self.largest_token, int(tokens.max(initial=0)))
 
     def write_prompts(self, prompts: Sequence[str]) -> None:
         """Append lines of rows that ``eval_rows`` yields, as ``prompt_line`` writes them; each held-out row has one."""

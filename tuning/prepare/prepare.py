@@ -153,10 +153,12 @@ class _Work:
     def result(self, sets: dict[str, TokenizedSet], emit: Emit) -> PrepareResult:
         """Assemble the result of the run; warnings are emitted too."""
         train, request = sets[TRAIN], self.request
-        largest = max(int(done.rows.tokens.max()) for done in sets.values())
+        largest = max(done.largest_token for done in sets.values())
         check_tokens(largest, self.template.tokenizer, self.layout, self.base)
         rows = {name: done.rows for name, done in sets.items()}
-        estimate = report.estimate(_work(request, self.base, self.folder, self.max_length, rows), request.devices)
+        trained = train.facts.trained_tokens
+        work = _work(request, self.base, self.folder, self.max_length, rows, trained_tokens=trained)
+        estimate = report.estimate(work, request.devices)
         of_run = _run_warnings(request, estimate, rows, self.layout)
         warned = [*row_warnings(self.survey), *self._warnings(sets), *of_run]
         compared = preferences.facts(request.recipe.method, rows)
@@ -248,7 +250,8 @@ def _reused(request: PrepareRequest, store: prepared_cache.Store, emit: Emit) ->
         paths = {TRAIN: request.dataset, **request.eval_datasets}
         names = [TRAIN, *before.eval_rows]
         prepared = {name: PreparedSet.load(staged, name) for name in names}
-        estimate = report.estimate(_work(request, base, folder, max_length, prepared), request.devices)
+        work = _work(request, base, folder, max_length, prepared, trained_tokens=before.trained_tokens)
+        estimate = report.estimate(work, request.devices)
         of_rows = [Warned(**each) for each in before.receipt["warnings"] if each["name"] not in OF_THE_RUN]
         warned = [*of_rows, *_run_warnings(request, estimate, prepared, layout)]
         kept = {name: value for name, value in before.receipt.items() if name != "unquantized"}
@@ -340,9 +343,18 @@ def _run_warnings(
 
 
 def _work(
-    request: PrepareRequest, base: Base, folder: Path, max_length: int, sets: dict[str, PreparedSet]
+    request: PrepareRequest,
+    base: Base,
+    folder: Path,
+    max_length: int,
+    sets: dict[str, PreparedSet],
+    *,
+    trained_tokens: int,
 ) -> report.Work:
-    """Describe the work of the job, for the estimate."""
+    """Describe the work of the job, for the estimate.
+
+    The tokens of the training set stay on disk: what is read of a mapped file counts as this process's memory.
+    """
     train, held_out = sets[TRAIN], {name: rows for name, rows in sets.items() if name != TRAIN}
     return report.Work(
         recipe=request.recipe,
@@ -350,7 +362,7 @@ def _work(
         model_config=read_json(folder / "config.json"),
         max_length=max_length,
         lengths=_lengths(request, train),
-        trained_tokens=int(train.mask.sum(dtype=np.int64)),
+        trained_tokens=trained_tokens,
         held_out={name: rows.lengths[_asked_rows(rows)] for name, rows in held_out.items()},
         answers={
             name: np.add.reduceat(rows.mask, rows.offsets[:-1], dtype=np.int64)[_asked_rows(rows)]

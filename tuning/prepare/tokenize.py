@@ -46,11 +46,12 @@ class NoUsableRowsError(DataError):
 
 @dataclass(frozen=True, slots=True)
 class TokenizedSet:
-    """Holds a set of rows as tokens on disk, the findings, and the first row of each kind."""
+    """Holds a set of rows as tokens on disk, the findings, the first row of each kind, and the largest token id."""
 
     rows: PreparedSet
     facts: SetFacts
     firsts: dict[str, FirstRow]
+    largest_token: int
 
 
 @dataclass(slots=True)
@@ -118,7 +119,7 @@ class Tokenization:
             )
         rows_left = writer.rows // self.group
         facts.rows, facts.tokens, facts.trained_tokens = rows_left, writer.tokens, writer.trained_tokens
-        return TokenizedSet(PreparedSet.load(self.folder, self.name), facts, firsts)
+        return TokenizedSet(PreparedSet.load(self.folder, self.name), facts, firsts, writer.largest_token)
 
     def _pieces(self, rows: Sequence[Row]) -> Iterator[tuple[int, EncodedPiece]]:
         """Yields the set in pieces: each one's number of rows, and its tokens."""

@@ -26,6 +26,7 @@ def test_a_set_written_in_pieces_is_the_file_that_numpy_would_have_written_at_on
     assert len(rows) == writer.rows == sum(counts)
     assert writer.tokens == len(tokens)
     assert writer.trained_tokens == mask.sum()
+    assert writer.largest_token == tokens.max()
     assert rows[len(rows) - 1][0].tolist() == tokens[len(tokens) - lengths[-1] :].tolist()
 
 
