@@ -198,6 +198,8 @@ class JobSpec(Recipe):
         return Recipe.model_validate({name: getattr(self, name) for name in Recipe.model_fields})
 
 
+LARGEST_NUMBER = 2**31 - 1
+"""The largest whole number of a spec; the record's columns hold no larger one."""
 SPEC_IS_WRONG = "the job spec is wrong: "
 SHOWN_FAULTS = 20
 """Faults of a spec that its refusal names; their search for a similar name costs milliseconds each."""
@@ -227,6 +229,7 @@ def parse_spec(fields: dict[str, Any]) -> JobSpec:
         raise _refusal([f"reference: method {spec.method} compares with no reference; write method: dpo, or kto"], 1)
     faults = [
         *_long_labels(spec.metadata),
+        *_large_numbers(spec),
         *contradictions(spec, held_out=bool(spec.eval_dataset or spec.eval_fraction)),
     ]
     if faults:
@@ -257,6 +260,14 @@ def _refusal(shown: list[str], faults: int) -> SettingsError:
         f"{SPEC_IS_WRONG}{told}" + ("" if told.endswith(("?", ".")) else "."),
         hint="See `celora submit --help` for every field.",
     )
+
+
+def _large_numbers(spec: JobSpec) -> Iterator[str]:
+    """Yield a sentence for each whole number that is too large."""
+    for name in JobSpec.model_fields:
+        value: object = getattr(spec, name)
+        if isinstance(value, int) and value > LARGEST_NUMBER:
+            yield f"{name}: the largest number is {LARGEST_NUMBER:,}"
 
 
 def _long_labels(labels: dict[str, str]) -> Iterator[str]:

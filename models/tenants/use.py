@@ -8,6 +8,9 @@ from ...errors import SettingsError
 
 MINUTE_MS = 60_000
 MICROS = 1_000_000
+MOST = 10**15
+"""The largest number of either unit: 31,000 years. An estimate beyond it, of a job that asks for as many steps, counts
+as so much: a column holds the sum of thousands of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,12 +27,12 @@ class Use:
 
     @classmethod
     def of(cls, seconds: float, cost: float) -> Self:
-        """Round seconds and money to whole units.
+        """Round seconds and money to whole units, each at most ``MOST``.
 
         Example:
             ``Use.of(1.5, 0.25)`` is ``Use(device_ms=1500, cost_micros=250000)``.
         """
-        return cls(round(seconds * 1000), round(cost * MICROS))
+        return cls(round(min(seconds * 1000, MOST)), round(min(cost * MICROS, MOST)))
 
     def __add__(self, other: "Use") -> "Use":
         return Use(self.device_ms + other.device_ms, self.cost_micros + other.cost_micros)

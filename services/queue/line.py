@@ -29,6 +29,9 @@ from ...scheduling.slots import Slots
 from ...settings.settings import Settings
 from ..rounds.queue_facts import QueueFacts, read_queue, waiting_of
 
+FARTHEST_S = 100 * 365 * 86400.0
+"""The farthest start that is shown. A job may ask for more steps than any device can do before the calendar ends."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Place:
@@ -72,11 +75,11 @@ class Line:
         start = self.starts.get(job_id)
         if start is None:
             return None
-        soonest, latest = (
-            None if start.start_s is None else self.facts.at + timedelta(seconds=factor * start.start_s)
-            for factor in (self.spread.low, self.spread.high)
-        )
+        soonest, latest = (self._after(start.start_s, factor) for factor in (self.spread.low, self.spread.high))
         return Place(position=start.position, ahead=start.ahead, earliest_at=soonest, latest_at=latest)
+
+    def _after(self, seconds: float | None, factor: float) -> datetime | None:
+        return None if seconds is None else self.facts.at + timedelta(seconds=min(factor * seconds, FARTHEST_S))
 
 
 def read_line(session: Session, settings: Settings, wanted: Sequence[Head]) -> Line:

@@ -73,6 +73,13 @@ def test_a_label_has_a_length():
     assert "the name of the label 'aaa" in refusal(metadata={"a" * 65: ""})
 
 
+@pytest.mark.parametrize("name", ["max_steps", "micro_batch", "max_length", "eval_max_new_tokens", "warmup_steps"])
+def test_a_number_that_no_column_holds_is_refused(name):
+    assert getattr(parse_spec({**GOOD, name: 2**31 - 1}), name) == 2**31 - 1
+    for number in (2**31, 10**399):
+        assert f"{name}: the largest number is 2,147,483,647" in refusal(**{name: number})
+
+
 def test_a_longer_label_of_an_earlier_version_stays_readable():
     assert JobSpec.model_validate({**GOOD, "metadata": {"note": "x" * 3000}}).metadata
 

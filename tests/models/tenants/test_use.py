@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from celora.errors import SettingsError
-from celora.models.tenants.use import Use, check_month, month_of, split_by_month
+from celora.models.tenants.use import MOST, Use, check_month, month_of, split_by_month
 
 MIDNIGHT = datetime(2026, 12, 1, tzinfo=UTC)
 HOUR = timedelta(hours=1)
@@ -14,6 +14,10 @@ HOUR = timedelta(hours=1)
 def test_seconds_and_money_become_whole_units():
     assert Use.of(1.5, 0.25) == Use(1500, 250_000)
     assert (Use.of(90, 0).minutes, Use.of(0, 1.25).cost) == (1.5, 1.25)
+
+
+def test_an_impossible_estimate_is_bounded():
+    assert Use.of(1e300, float("inf")) == Use(MOST, MOST)
 
 
 def test_a_month_is_utc_whatever_the_clock_shows():

@@ -65,3 +65,13 @@ def test_a_job_that_waits_for_no_slot_has_no_place(here):
     here.job("one")
     here.round()
     assert place(here, "one") is None
+
+
+def test_a_job_behind_one_that_never_ends_is_expected_in_a_hundred_years(here):
+    here.worker()
+    for number in range(2):
+        here.job(f"job-{number}", seconds=1e19)
+    here.round()
+    found = place(here, "job-1")
+    assert found.earliest_at == found.latest_at
+    assert found.latest_at.year > 2100

@@ -16,6 +16,7 @@ from celora.models.spec import parse_spec
 from celora.models.states import Stage, Status
 from celora.models.tables import Dataset, Event, Hold, Job, LedgerMonth
 from celora.models.tenants.limits import set_limits
+from celora.models.tenants.use import MOST
 from celora.services.acceptance import write_job
 from celora.services.rounds.dispatch import decide_round
 from celora.services.tenants import admission
@@ -175,6 +176,16 @@ def test_after_prepare_the_receipt_is_held_instead(here):
     here.limits(gpu_minutes=5)
     here.round()
     assert here.limited() == {}  # what is held stays held
+
+
+def test_a_job_that_would_take_for_ever_stops_no_round(here):
+    here.submit("one")
+    here.run("one")
+    row = {"name": "h100", "fits": True, "train_s": 1e19, "evaluate_s": 1e19, "price_per_hour": 3.5}
+    here.finish("one", prepared={"receipt": {"estimate": {"devices": [row]}}})
+    here.submit("two", tenant="other")
+    here.round()
+    assert here.held() == MOST + 60_000
 
 
 def test_a_receipt_beyond_the_limit_makes_an_accepted_job_wait(here):
