@@ -6,7 +6,10 @@ from contextlib import contextmanager, suppress
 
 
 class Answer(http.server.BaseHTTPRequestHandler):
-    """Answers ``/500`` with 500, ``/redirect`` with a redirect to ``/200``, ``/silent`` never, ``/flood`` for ever."""
+    """Answers ``/500`` with 500, ``/redirect`` with a redirect to ``/200``, ``/silent`` never, ``/flood`` for ever.
+
+    The head of ``/drip`` comes byte by byte and has no end.
+    """
 
     def log_message(self, *args):
         pass
@@ -24,6 +27,11 @@ class Answer(http.server.BaseHTTPRequestHandler):
             self._answer(name)
 
     def _answer(self, name):
+        if name == "drip":
+            self.wfile.write(b"HTTP/1.1 200 OK\r\nX-Long: ")
+            while not self.server.ended.wait(0.02):
+                self.wfile.write(b"x")
+            return
         self.send_response(302 if name == "redirect" else int(self.server.status or (200 if name == "flood" else name)))
         self.send_header("Location", "/200")
         self.send_header("Content-Length", str(2 << 30) if name == "flood" else "0")

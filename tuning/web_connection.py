@@ -88,9 +88,15 @@ def connect(parts: SplitResult, *, listed: bool, hint: str, timeout_s: float) ->
 
 @contextlib.contextmanager
 def cut_after(connected: socket.socket, seconds: float) -> Generator[None]:
-    """Cut a connection unless the block ends in time: a socket's own time-out begins anew with each byte."""
+    """Cut a connection unless the block ends in time: a socket's own time-out begins anew with each byte.
+
+    Raises:
+        TimeoutError: The block ended only when the connection was cut; its reader may have taken that for an end.
+    """
+    late = threading.Event()
 
     def cut() -> None:
+        late.set()
         with contextlib.suppress(OSError):
             socket.socket.shutdown(connected, socket.SHUT_RDWR)
 
@@ -101,6 +107,8 @@ def cut_after(connected: socket.socket, seconds: float) -> Generator[None]:
         yield
     finally:
         timer.cancel()
+    if late.is_set():
+        raise TimeoutError("it took too long")
 
 
 def _first(addresses: list[str], port: int, ends: float) -> socket.socket:

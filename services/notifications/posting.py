@@ -99,7 +99,8 @@ def _post(parts: SplitResult, body: bytes, headers: Mapping[str, str], *, listed
     with closing(connection), cut_after(connection.sock, max(0.0, ends - time.monotonic())):
         connection.request("POST", path, body, sent)
         with closing(connection.getresponse()) as answer:
-            return answer.status
+            status = answer.status
+    return status
 
 
 def _fault_of(status: int | None) -> str:

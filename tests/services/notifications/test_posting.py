@@ -101,6 +101,12 @@ def test_a_receiver_that_never_answers_is_left(hooks, monkeypatch):
     assert (result.status, result.fault) == (None, "it cannot be reached, or did not answer in time")
 
 
+def test_a_receiver_whose_answer_drips_without_an_end_has_not_answered(hooks, monkeypatch):
+    monkeypatch.setattr(posting, "POST_S", 0.3)
+    result = sent(hooks, "/drip")
+    assert (result.status, result.fault) == (None, "it cannot be reached, or did not answer in time")
+
+
 def test_a_host_that_is_not_open_gets_no_byte_and_the_fault_names_no_address(hooks):
     assert "https" in sent(hooks, "/200", hosts=[]).fault
     assert hooks.got == []
