@@ -170,10 +170,10 @@ def _show(data: dict[str, Any], *, as_json: bool) -> None:
     lines = [
         f"Tenant {data['name']}, since {data['created_at']:%Y-%m-%d}; use of {data['month']} (UTC)",
         f"  jobs at work   {data['jobs_at_work']} of {_shown(data['max_jobs'])}; {data['jobs']} unfinished",
-        f"  devices        at most {_shown(data['max_gpus'])} at once",
+        f"  devices        {_shown(data['max_gpus'], 'at most {} at once')}",
         f"  GPU minutes    {minutes} of {_shown(data['gpu_minutes'])}",
         f"  money          {paid} of {_shown(data['budget'])}",
-        f"  stored         {size(data['stored_bytes'])} of {_shown(data['storage_bytes'])} bytes",
+        f"  stored         {size(data['stored_bytes'])} of {_shown(data['storage_bytes'], '{} bytes')}",
         f"  priority       up to {data['max_priority']}; weight {data['weight']:g}",
         f"  classes        {data['classes'].replace(',', ', ')}",
         f"  beyond a limit a job {'waits' if data['over'] == 'wait' else 'is refused'}",
@@ -195,8 +195,8 @@ def _line(data: dict[str, Any]) -> tuple[str, ...]:
     )
 
 
-def _shown(limit: float | None) -> str:
-    return "no limit" if limit is None else f"{limit:g}" if isinstance(limit, float) else str(limit)
+def _shown(limit: float | None, words: str = "{}") -> str:
+    return "no limit" if limit is None else words.format(f"{limit:g}" if isinstance(limit, float) else limit)
 
 
 def _number(name: str, text: str, kind: type[int] | type[float]) -> float | None:

@@ -12,7 +12,15 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from sqlalchemy import URL, Engine, Pool, func, make_url, select
-from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, InternalError, OperationalError, ProgrammingError
+from sqlalchemy.exc import (
+    ArgumentError,
+    DataError,
+    DBAPIError,
+    InterfaceError,
+    InternalError,
+    OperationalError,
+    ProgrammingError,
+)
 from sqlalchemy.orm import Session, sessionmaker
 
 from ..errors import CeloraError, RecordFullError, SettingsError, UnavailableError
@@ -23,6 +31,8 @@ from .engine import BEGIN, MIGRATE, fork_barrier, lock_key, new_engine, on_sqlit
 from .scope.scope import Scope
 from .scope.session import SCOPE, ScopedSession
 
+NUL = "(0x00)"
+"""A part of the words with which the driver refuses to send NUL to PostgreSQL."""
 _UNDEFINED = {"42P01", "42703", "3F000"}  # PostgreSQL: no such table, column, schema
 # built once: SQLAlchemy keeps the cache key of a statement with the statement, and a clock is read for each write
 _SQLITE_CLOCK = select(func.strftime("%Y-%m-%d %H:%M:%f", "now"))
@@ -139,6 +149,12 @@ class Database:
             if translated is None:
                 raise
             raise translated from error
+        except DataError as error:
+            if NUL not in str(error.orig):
+                raise
+            raise _unstorable() from error
+        except UnicodeEncodeError as error:
+            raise _unstorable() from error
 
 
 def now(session: Session) -> datetime:
@@ -200,6 +216,11 @@ def _translate(error: DBAPIError, shown: str) -> CeloraError | None:
     if shown.startswith("sqlite") and has_filled(_file_of(shown), cause):
         return disk_full(_file_of(shown), what="the record", error=error.orig, kind=RecordFullError)
     return UnavailableError(f"the record at {shown} can't be reached: {cause}.", hint=_remedy(shown))
+
+
+def _unstorable() -> SettingsError:
+    """Make the refusal of a name or an id that no row can have; texts that a column keeps are made storable."""
+    return SettingsError("a name or an id holds NUL or half of a surrogate pair, which no text can hold.")
 
 
 def _remedy(shown: str) -> str:

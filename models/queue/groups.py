@@ -1,9 +1,10 @@
 """Counts the waiting jobs by lane, priority and age, so that a forecast need not read every row."""
 
+from collections.abc import Sequence
 from datetime import datetime
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, case, func, literal, select
+from sqlalchemy import ColumnElement, Select, case, func, literal, literal_column, select, union_all
 from sqlalchemy.orm import Session
 
 from ..states import JobClass, Stage
@@ -12,6 +13,24 @@ from .waiting import HEAD, LANE, Head, in_queue, rested
 
 EXACT = 2_000
 """Waiting jobs up to which a forecast reads every row."""
+SAMPLED = 11
+"""One job in so many gives its memory and its estimate to the averages on SQLite; a prime, since programs submit in
+rhythms of their own."""
+_NEED = case((Job.gpu == "auto", func.coalesce(Job.memory_bytes, 0)))
+_HOLD = select(Hold.wanted_ms).where(Hold.job_id == Job.id).scalar_subquery()
+
+
+def _sample(value: ColumnElement[Any]) -> ColumnElement[float]:
+    """Build the average of a sample, or the value of the oldest job where the sample is empty.
+
+    To read the value takes SQLite longer than to count the job: memory stands behind the JSON of a row, an estimate in
+    another table. A column outside of the aggregates has the value of the row with the least ``created_at``.
+    """
+    chosen = literal_column("job.rowid") % SAMPLED == 0
+    return func.coalesce(func.avg(case((chosen, value))), value)
+
+
+_SAMPLES = (_sample(_NEED), _sample(_HOLD))
 
 
 class GroupCount(NamedTuple):
@@ -66,9 +85,29 @@ def count_groups(
     if reference is not None:
         before = (Job.created_at == reference[0]) & (Job.id < reference[1])
         older = (Job.created_at < reference[0]) | before
-    # SQLite reads a row's JSON to get to its memory, which counts for the jobs that take any type alone
-    need = case((Job.gpu == "auto", func.coalesce(Job.memory_bytes, 0)))
-    keys = (*LANE, Job.recovered, Job.priority, aged.label("aged"), older.label("older"))
-    counted = (func.count(), func.min(Job.created_at), func.avg(need), func.avg(Hold.wanted_ms))
-    rows = select(*keys, *counted).outerjoin(Hold, Hold.job_id == Job.id).where(*_waiting(at)).group_by(*keys)
-    return [GroupCount(*row) for row in session.execute(rows)]
+    if session.get_bind().dialect.name != "sqlite":
+        averages = (func.avg(_NEED), func.avg(Hold.wanted_ms))
+        rows = _counts(at, (aged, older), averages).outerjoin(Hold, Hold.job_id == Job.id)
+        return [GroupCount(*row) for row in session.execute(rows.group_by("aged", "older"))]
+    parts = [
+        _counts(at, (literal(value=old), literal(value=first)), _SAMPLES).where(
+            aged if old else ~aged, older if first else ~older
+        )
+        for old in (True, False)
+        for first in ((True, False) if reference is not None else (False,))
+    ]
+    return [GroupCount(*row) for row in session.execute(union_all(*parts))]
+
+
+def _counts(
+    at: datetime, marks: Sequence[ColumnElement[bool]], averages: Sequence[ColumnElement[float]]
+) -> Select[Any]:
+    """Build the count of waiting jobs by lane and priority, with the two marks of their age and the two averages.
+
+    SQLite has to sort the jobs where it counts them by an expression. Where the marks are constants, the groups follow
+    each other in the index ``ix_job_turn``, and SQLite reads no row of another part.
+    """
+    keys = (*LANE, Job.recovered, Job.priority)
+    marked = (marks[0].label("aged"), marks[1].label("older"))
+    rows = select(*keys, *marked, func.count(), func.min(Job.created_at), *averages)
+    return rows.where(*_waiting(at)).group_by(*keys)

@@ -13,6 +13,8 @@ from ...models.tenants.usage import GROUPS, By, Usage, usage
 from ...models.tenants.use import check_month
 from .scopes import scope_of
 
+LARGEST_ID = 2**63 - 1
+
 
 @dataclass(frozen=True, kw_only=True)
 class AuditLine:
@@ -88,7 +90,12 @@ def read_audit(
     """
     with get_database().session(scope_of(tenant)) as session:
         rows = list_audit(
-            session, tenant=tenant, target=target, action=action, before_id=before_id, limit=max(1, min(limit, 1000))
+            session,
+            tenant=tenant,
+            target=target,
+            action=action,
+            before_id=None if before_id is None else min(before_id, LARGEST_ID),
+            limit=max(1, min(limit, 1000)),
         )
         if tenant is not None and not rows:
             _require(session.get(Tenant, tenant), tenant)

@@ -44,6 +44,19 @@ def submit_urgent(cluster, count, **job):
     return cluster.submit(max(1, count // 10), tenant="gold", job_class="urgent", **job)
 
 
+def wait_preempting(cluster):
+    """Wait until an urgent job has asked for the slot of another one.
+
+    A kill frees slots more often than a round decides, most of all on a busy machine; so none falls in between.
+    """
+
+    def asked():
+        with cluster.database.session(Scope.everything) as session:
+            return session.scalar(select(func.count()).where(Event.kind == "preempt_requested")) > 0
+
+    cluster.wait(asked, 120, "an urgent job asks for the slot of another one")
+
+
 def wait_final(cluster, ids, timeout_s):
     """Wait until every job has ended; a job that its budget paused gets a larger one."""
 

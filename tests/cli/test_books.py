@@ -46,6 +46,11 @@ def test_csv_holds_the_same_and_no_formula(celora, month):
                                                                                ("ada", "1.0", "1")]  # fmt: skip
 
 
+def test_a_page_of_the_audit_begins_before_any_number(celora, month):
+    assert celora("audit", "--before", "9" * 30, "--json").json() != []
+    assert celora("audit", "--before", "-" + "9" * 15, "--json").json() == []
+
+
 @pytest.mark.parametrize("words", [("usage",), ("audit",), ("key", "list"), ("notify", "list"), ("notify", "log")])
 @pytest.mark.parametrize("name", ["", "nobody", "a/b", "\u202eevil", "x" * 300])
 def test_the_rows_of_a_tenant_that_does_not_exist_are_refused(celora, words, name):

@@ -22,6 +22,8 @@ def test_people_read_what_is_used_of_a_limit(celora):
     shown = celora("tenant", "set", "team-a", "--budget", 10).stdout
     assert "used and $0.0000 held of 10" in shown
     assert "a job waits" in shown
+    assert "0 B of no limit" in shown
+    assert "at most 3 at once" in celora("tenant", "set", "team-a", "--max-gpus", 3).stdout
     assert "team-a" in celora("tenant", "list").stdout
 
 

@@ -9,8 +9,9 @@ import pytest
 from sqlalchemy import select, text
 from waiting import until
 
-from celora.errors import SettingsError, UnavailableError
+from celora.errors import NotFoundError, SettingsError, UnavailableError
 from celora.models import database as databases
+from celora.models import queries
 from celora.models.database import Database, get_database
 from celora.models.scope.scope import Scope
 from celora.models.tables import Tenant, Worker
@@ -199,6 +200,13 @@ def test_an_unreachable_database_is_told_in_a_sentence_without_its_password(tmp_
             assert "secret" not in str(caught.value)
             assert "\n" not in str(caught.value)
             assert "CELORA_DATABASE_URL" in caught.value.hint
+
+
+@pytest.mark.parametrize("name", ["a\0b", "a\ud800b"])
+def test_a_name_that_no_text_can_hold_is_refused_or_not_there(database, name):
+    with pytest.raises((SettingsError, NotFoundError)) as refused, database.session(Scope.everything) as session:
+        queries.get_tenant(session, name)
+    assert "no text can hold" in str(refused.value) or (name == "a\0b" and "no tenant" in str(refused.value))
 
 
 def test_a_full_disk_is_told(tmp_path):

@@ -241,6 +241,22 @@ def test_the_content_of_a_schedules_data_is_looked_for_among_the_tenants_own(ins
         job_checks.place_datasets(session, spec, get_settings())
 
 
+UNHEARD = ("a\0b", "\ud800", "\u202eevil", "../../x", "x" * 300, "")
+"""Ends of names and ids that nobody has: NUL and lone surrogates, which PostgreSQL takes in no text, and worse."""
+
+
+def test_every_function_answers_to_names_that_no_record_can_hold(installation, home):
+    before = rows_of_them(installation)
+    for who in UNHEARD:
+        for name, function in promised():
+            if name.split(".")[0] not in OPERATORS:
+                call(name, function, home, who)
+        for name, function in of_tenants():
+            if name not in MAKES | INNER:
+                told(name, function, who)
+    assert rows_of_them(installation) == before
+
+
 MAKES = {
     "files.create", "uploads.create", "uploads.add_part", "keys.create_key", "secrets.set_secret", "reruns.keep_file",
     "reruns.submit_rerun",

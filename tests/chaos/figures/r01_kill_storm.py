@@ -50,6 +50,7 @@ def kill_storm(bench):
             if QUEUE:
                 storm.rage(KILLS // 4, watch)
                 ids += queue_load.submit_urgent(cluster, JOBS, steps=STEPS, save_steps=SAVE_STEPS)
+                queue_load.wait_preempting(cluster)
             kills = storm.rage(KILLS, watch)
         jobs = queue_load.wait_final(cluster, ids, ENOUGH_S)
         seconds = time.monotonic() - began
