@@ -32,7 +32,7 @@ class Use:
         Example:
             ``Use.of(1.5, 0.25)`` is ``Use(device_ms=1500, cost_micros=250000)``.
         """
-        return cls(round(min(seconds * 1000, MOST)), round(min(cost * MICROS, MOST)))
+        return cls(_whole(seconds * 1000), _whole(cost * MICROS))
 
     def __add__(self, other: "Use") -> "Use":
         return Use(self.device_ms + other.device_ms, self.cost_micros + other.cost_micros)
@@ -60,6 +60,10 @@ class Use:
     def cost(self) -> float:
         """The price in the currency of the prices."""
         return self.cost_micros / MICROS
+
+
+def _whole(value: float) -> int:
+    return round(value) if value < MOST else MOST  # a value that is no number counts as the most, too
 
 
 def month_of(at: datetime) -> str:

@@ -18,6 +18,7 @@ def test_seconds_and_money_become_whole_units():
 
 def test_an_impossible_estimate_is_bounded():
     assert Use.of(1e300, float("inf")) == Use(MOST, MOST)
+    assert Use.of(float("nan"), 0.25) == Use(MOST, 250_000)
 
 
 def test_a_month_is_utc_whatever_the_clock_shows():
