@@ -26,6 +26,8 @@ LABEL = re.compile(r"metadata\[(?P<key>[^\]]{0,64})\]")
 REPEATED = re.compile(r"0*[1-9][0-9]{0,8}")
 """The number of repetitions that a client counts, above none."""
 Limit = Annotated[int, Query(ge=1, le=100)]
+EventLimit = Annotated[int, Query(ge=1, le=1000)]
+"""Scripts read a whole short history at once."""
 
 
 @router.post("", openapi_extra=body_of(JobForm))
@@ -119,7 +121,7 @@ class EventObject(Listed):
 
 
 @router.get("/{job_id}/events")
-def list_events(caller: Caller, job_id: str, after: After = None, limit: Limit = 20) -> Page[EventObject]:
+def list_events(caller: Caller, job_id: str, after: After = None, limit: EventLimit = 20) -> Page[EventObject]:
     """List a job's events and measurements, the newest first."""
     found, more = events.page(caller.tenant, job_id, after=after, limit=limit)
     return Page[EventObject].of([EventObject.of(event) for event in found], has_more=more)

@@ -118,7 +118,8 @@ def hint_of(words: str, names: Collection[str] = ()) -> str:
         ended = len(plain) == len(parts)
         said = "".join(plain if ended or len(plain) % 2 else plain[:-1]).strip()
         kept += [said if ended else f"{said.rstrip('.')}."] if said else []
-    return " ".join(kept)
+    told = " ".join(kept)
+    return f"{told[:-1]}." if told.endswith(";") else told
 
 
 def data(value: Any, names: Collection[str] = ()) -> Any:

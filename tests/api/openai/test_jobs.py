@@ -111,6 +111,9 @@ def test_events_and_checkpoints_are_pages(client, submit, record):
     Moved(record, job_id).complete([{"step": 1, "train_loss": 2.0}, {"step": 2, "train_loss": 1.5}], checkpoints=(1, 2))
     newest = client.get(f"{JOBS}/{job_id}/events", params={"limit": 1}).json()
     assert (newest["data"][0]["message"], newest["has_more"]) == ("The job has successfully completed", True)
+    assert client.get(f"{JOBS}/{job_id}/events", params={"limit": 1000}).json()["has_more"] is False
+    for limit in (0, 1001, 10**9):
+        assert client.get(f"{JOBS}/{job_id}/events", params={"limit": limit}).status_code == 400
     found = client.get(f"{JOBS}/{job_id}/checkpoints").json()
     assert [one["step_number"] for one in found["data"]] == [2, 1]
     assert found["data"][0]["metrics"]["train_loss"] == 1.5

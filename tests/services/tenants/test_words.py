@@ -160,6 +160,7 @@ def test_a_hint_ends_before_the_step_of_an_operator():
     assert words.hint_of("Split it, or let an operator raise CELORA_PREPARE_FILE_BYTES.") == "Split it."
     assert words.hint_of("See `celora list`.") == ""
     assert words.hint_of("Give a lower one. See `celora list`. Then wait.") == "Give a lower one. Then wait."
+    assert words.hint_of("Use normal; an operator grants others with `celora tenant set`.") == "Use normal."
     assert words.hint_of("Set packing to false.") == "Set packing to false."
     assert words.hint_of("") == ""
 
