@@ -20,6 +20,8 @@ ANSWER_S = 60.0
 """Seconds that the server may be silent."""
 LONG_ANSWER_S = 300.0
 """The same after an upload, which the server stores before it answers."""
+MOST_BYTES = 64 << 20
+"""Size of the largest answer that is kept in memory; an adapter is written to its file piece by piece."""
 PATIENCE_S = 30.0
 """Seconds for which a request is repeated that the server cannot take at the moment."""
 
@@ -109,8 +111,7 @@ class Connection:
         """
         with self._translated(), self._client.stream("GET", path) as answer:
             if not answer.is_success:
-                answer.read()
-                raise refusal_of(answer, self.server.url)
+                raise refusal_of(self._whole(answer), self.server.url)
             yield answer.iter_bytes()
 
     def _object(self, method: str, path: str, **options: Any) -> Answer:
@@ -129,14 +130,32 @@ class Connection:
         """Send a request, and repeat it where the server cannot take it at the moment, as long as patience lasts."""
         waited_s = 0.0
         while True:
-            with self._translated():
-                answer = self._client.request(method, path, **options)
+            with self._translated(), self._client.stream(method, path, **options) as begun:
+                answer = self._whole(begun)
             again_s = wait_s(answer)
             busy = answer.status_code == TOO_MANY or (answer.status_code == UNAVAILABLE and method == "GET")
             if not busy or again_s is None or waited_s + again_s > PATIENCE_S:
                 return answer
             self._pause(again_s)
             waited_s += again_s
+
+    def _whole(self, begun: httpx.Response) -> httpx.Response:
+        """Read an answer to its end.
+
+        Raises:
+            SettingsError: It is larger than any answer of a celora server.
+            UnavailableError: Its parts come, and the end does not.
+        """
+        content, ends = bytearray(), time.monotonic() + LONG_ANSWER_S
+        for part in begun.iter_bytes():
+            content += part
+            if len(content) > MOST_BYTES:
+                raise stranger(begun, self.server.url)
+            if time.monotonic() > ends:
+                raise httpx.ReadTimeout("the answer has no end", request=begun.request)
+        headers = begun.headers.copy()
+        headers.pop("content-encoding", None)  # of a proxy that compresses unasked; the parts are unpacked already
+        return httpx.Response(begun.status_code, headers=headers, content=bytes(content), request=begun.request)
 
     @contextmanager
     def _translated(self) -> Generator[None]:

@@ -1,11 +1,13 @@
 """A request is repeated where it helps and for a limited time, and its key goes to the server alone."""
 
+import gzip
 import socket
 import threading
 
 import httpx
 import pytest
 
+from celora.api.client import connection as module
 from celora.api.client.connection import PATIENCE_S, Connection
 from celora.api.client.server import Server
 from celora.errors import NotFoundError, SettingsError, UnavailableError
@@ -61,6 +63,38 @@ def test_the_key_goes_with_each_request_and_never_along_a_redirect(connect):
         connect(httpx.Response(307, headers={"location": "https://other/"})).get("x", limit=3, after=None)
     assert [str(one.url) for one in connect.requests] == ["https://celora.example/v1/x?limit=3"]
     assert connect.requests[0].headers["authorization"] == "Bearer celora_k"
+
+
+class Endless(httpx.SyncByteStream):
+    """A content without an end."""
+
+    def __iter__(self):
+        while True:
+            yield b" " * 1000
+
+
+@pytest.mark.parametrize("status", [200, 404])
+def test_an_answer_without_an_end_is_one_sentence(connect, monkeypatch, status):
+    monkeypatch.setattr(module, "MOST_BYTES", 10_000)
+    endless = httpx.Response(status, stream=Endless())
+    with pytest.raises(SettingsError, match="answers as no celora server does"):
+        connect(endless).get("x")
+    monkeypatch.setattr(module, "MOST_BYTES", 1 << 40)
+    monkeypatch.setattr(module, "LONG_ANSWER_S", 0.05)
+    with pytest.raises(UnavailableError, match="did not answer in time"):
+        connect(httpx.Response(200, stream=Endless())).get("x")
+
+
+def test_a_refusal_of_a_download_without_an_end_is_one_sentence(connect, monkeypatch):
+    monkeypatch.setattr(module, "MOST_BYTES", 10_000)
+    endless = httpx.Response(404, stream=Endless())
+    with pytest.raises(SettingsError, match="answers as no celora server does"), connect(endless).download("x"):
+        pass
+
+
+def test_a_proxy_that_compresses_unasked_changes_nothing(connect):
+    packed = httpx.Response(200, content=gzip.compress(b'{"a": 1}'), headers={"content-encoding": "gzip"})
+    assert connect(packed).get("x") == {"a": 1}
 
 
 def test_a_download_is_refused_as_any_answer_is(connect):
