@@ -38,6 +38,7 @@ from ..workers.messages import request_tick
 from .acceptance import write_job
 from .job_checks import absolute_base, check_id, check_spec, owned_by, place_datasets, sources_of
 from .tenants.admission import admit, check_month
+from .tenants.prospects import mark_labels
 
 __all__ = ["cancel", "evaluate_again", "pause", "resume", "retry", "submit"]
 
@@ -181,6 +182,7 @@ def retry(
         job = requests.retry(session, old.id, chosen, changes=_changes(session, old, changes or {}))
         datasets.record_use(session, chosen, datasets.resolve(session, stored_spec(job.spec))[1])
         admit(session, get_settings(), chosen)
+        mark_labels(session, chosen)
         _audit(session, "job.retry", job, {"retry_of": old.id}, dict(changes or {}))
         message = dict(job.spec)
     messages.send_finetune(chosen, message)

@@ -89,19 +89,21 @@ def count_groups(
         averages = (func.avg(_NEED), func.avg(Hold.wanted_ms))
         rows = _counts(at, (aged, older), averages).outerjoin(Hold, Hold.job_id == Job.id)
         return [GroupCount(*row) for row in session.execute(rows.group_by("aged", "older"))]
+    marks = [(True, False), (False, False)]
+    if reference is not None:  # either each job that has aged is older, or each older one has aged
+        marks = [(True, True), (False, False), (False, True) if reference[0] >= aged_before else (True, False)]
     parts = [
         _counts(at, (literal(value=old), literal(value=first)), _SAMPLES).where(
             aged if old else ~aged, older if first else ~older
         )
-        for old in (True, False)
-        for first in ((True, False) if reference is not None else (False,))
+        for old, first in marks
     ]
     return [GroupCount(*row) for row in session.execute(union_all(*parts))]
 
 
 def _counts(
     at: datetime, marks: Sequence[ColumnElement[bool]], averages: Sequence[ColumnElement[float]]
-) -> Select[Any]:
+) -> Select[*tuple[Any, ...]]:
     """Build the count of waiting jobs by lane and priority, with the two marks of their age and the two averages.
 
     SQLite has to sort the jobs where it counts them by an expression. Where the marks are constants, the groups follow

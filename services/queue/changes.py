@@ -15,7 +15,7 @@ from ...models.tenants.limits import LEAST_PRIORITY, limits_of
 from ...settings.gpus import gpu_catalogue
 from ...settings.settings import get_settings
 from ...workers.messages import request_tick
-from ..tenants.admission import check_class
+from ..tenants.admission import check_class, mark_budget
 from ..tenants.prospects import mark_labels
 
 __all__ = ["JobChanges", "change_job"]
@@ -44,6 +44,8 @@ def change_job(job_id: str, changes: JobChanges, *, scope: Scope = Scope.everyth
         before, after = requests.change(session, job.id, changes)
         if changes.labels is not None or changes.gpu is not None:
             mark_labels(session, job.id)
+        if changes.budget is not None:
+            mark_budget(session, get_settings(), job.id)
         record_audit(session, current_actor(), "job.set", job.id, before, after, tenant=job.tenant)
     request_tick()
     return after

@@ -57,12 +57,7 @@ def admit(session: Session, settings: Settings, job_id: str) -> None:
     check_class(job.job_class, limits, job.tenant)
     types = gpu_catalogue(settings.gpus)
     use, basis = _estimate(session, job, types)
-    if (short := beyond_budget(job, use, types)) is not None:
-        facts = {"cost": round(short[0], 6), "budget": short[1]}
-        words = (
-            f"its budget of {short[1]:g} is below the estimate of about {short[0]:.4g}; it will checkpoint and pause"
-        )
-        record_event(session, job.id, job.attempt, "warning", "budget_below_estimate", words, facts)
+    _mark_budget(session, job, use, types)
     hold = ledger.want(session, job, use, basis)
     month = ledger.lock_month(session, job.tenant, job.updated_at)
     reason = _of_the_month(limits, month, hold)
@@ -77,6 +72,21 @@ def admit(session: Session, settings: Settings, job_id: str) -> None:
     if reason is not None:
         job.limited, job.wait_reason = _facts(reason), reason.sentence()
     session.flush()
+
+
+def mark_budget(session: Session, settings: Settings, job_id: str) -> None:
+    """Record a warning if a job's budget is below the estimate of its use."""
+    job, types = session.get_one(Job, job_id), gpu_catalogue(settings.gpus)
+    _mark_budget(session, job, _estimate(session, job, types)[0], types)
+
+
+def _mark_budget(session: Session, job: Job, use: Use, types: Mapping[str, GpuType]) -> None:
+    if (short := beyond_budget(job, use, types)) is None:
+        return
+    cost, budget = short
+    facts = {"cost": round(cost, 6), "budget": budget}
+    words = f"its budget of {budget:g} is below the estimate of about {cost:.4g}; it will checkpoint and pause"
+    record_event(session, job.id, job.attempt, "warning", "budget_below_estimate", words, facts)
 
 
 def check_month(session: Session, tenant: str) -> None:

@@ -76,9 +76,9 @@ def _price(gpu: str, types: Mapping[str, GpuType]) -> float:
 
 
 def beyond_budget(job: Job, use: Use, types: Mapping[str, GpuType]) -> tuple[float, float] | None:
-    """Return the estimated cost of a job's use and the job's budget, where the budget will not suffice."""
+    """Return a job's cost so far with that of its estimated use, and its budget, where the budget will not suffice."""
     budget = budget_of(job)
-    cost = use.device_ms / 1000 * _price(job.gpu, types) / 3600
+    cost = (job.cost or 0.0) + use.device_ms / 1000 * _price(job.gpu, types) / 3600
     return (cost, budget) if budget is not None and cost > budget else None
 
 

@@ -3,6 +3,7 @@
 import uuid
 
 import pytest
+from sqlalchemy import select
 
 from celora.errors import NotFoundError, SettingsError, TenantLimitError
 from celora.models import workers
@@ -10,7 +11,7 @@ from celora.models.database import get_database
 from celora.models.events import record_event
 from celora.models.scope.scope import Scope
 from celora.models.states import Status
-from celora.models.tables import Job
+from celora.models.tables import Event, Job
 from celora.services import jobs
 from celora.services.tenants.books import read_audit
 from celora.services.tenants.limits import set_tenant
@@ -77,6 +78,15 @@ def test_a_cancelled_job_is_retried_with_changes(record, spec):
     with record.session(Scope.everything) as session:
         job = session.get_one(Job, second)
         assert (job.id, job.retry_of, job.spec["rank"]) == ("again", first, 4)
+
+
+def test_a_retry_for_labels_that_nobody_carries_is_marked(record, spec):
+    first = jobs.submit(spec)
+    jobs.cancel(first)
+    second = jobs.retry(first, {"labels": ["no-such"]})
+    with record.session(Scope.everything) as session:
+        kinds = session.scalars(select(Event.kind).where(Event.job_id == second)).all()
+    assert "labels_not_carried" in kinds
 
 
 def test_a_retry_drops_a_field_that_a_later_version_wrote(record, spec):

@@ -1,5 +1,6 @@
 """Counts of waiting jobs: every job that waits for a slot once, none that waits for something else."""
 
+from collections import Counter
 from datetime import timedelta
 
 from sqlalchemy import select, update
@@ -36,6 +37,13 @@ def test_jobs_are_counted_by_lane_priority_and_age(record, monkeypatch):
     older = {(row.priority, row.older): row.jobs for row in read(record, (one.created_at, one.id), 10**6)}
     assert older[0, True] == 2
     assert older[0, False] == 1
+    for number, of_all in ((0, {(True, False): 1, (False, False): 3}), (1, {(True, True): 1, (False, False): 3})):
+        with record.database.session(Scope.everything) as session:
+            first = session.get_one(Job, f"a-{number}")
+        counts = Counter()
+        for row in read(record, (first.created_at, first.id)):
+            counts[row.aged, row.older] += row.jobs
+        assert counts == of_all
     monkeypatch.setattr(groups, "EXACT", 3)
     with record.database.session(Scope.everything) as session:
         assert groups.all_heads(session, now(session)) is None

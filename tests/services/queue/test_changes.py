@@ -6,7 +6,7 @@ from sqlalchemy import select
 from celora.errors import NotFoundError, SettingsError
 from celora.models.scope.scope import Scope
 from celora.models.states import JobClass
-from celora.models.tables import AuditEntry, Hold
+from celora.models.tables import AuditEntry, Event, Hold
 from celora.models.tenants.limits import set_limits
 from celora.services.queue.changes import JobChanges, change_job
 from celora.services.queue.listing import list_queue
@@ -44,6 +44,16 @@ def test_what_is_not_possible_is_refused_and_changes_nothing(here, changes, word
     with pytest.raises(SettingsError, match=words):
         change_job("one", JobChanges(**changes))
     assert here.row("one").spec == before
+
+
+def test_a_budget_below_the_estimate_and_labels_that_nobody_carries_are_marked(here):
+    here.job("one")
+    change_job("one", JobChanges(budget=1e-6, labels=["no-such"]))
+    change_job("one", JobChanges(budget=1e6, labels=[]))
+    with here.database.session(Scope.everything) as session:
+        marks = session.scalars(select(Event).where(Event.job_id == "one", Event.level == "warning")).all()
+        assert [row.kind for row in marks] == ["labels_not_carried", "budget_below_estimate"]
+        assert marks[1].data["budget"] == 1e-6 < marks[1].data["cost"]
 
 
 def test_a_job_with_a_slot_keeps_its_type_and_labels_and_takes_the_rest(here):
