@@ -69,7 +69,7 @@ def versions(states: list[HostState]) -> Finding:
         worker = next(name for name, found in apart.items() if found)
         fix = f"After its present runs it is replaced; `celora host restart {worker}` does it now, with a checkpoint."
         return warn(check, f"a trainer host of another version: {'; '.join(words)}", fix)
-    return ok(check, "trainer hosts have the installed versions" if apart else "no trainer host runs now")
+    return ok(check, "trainer hosts have the installed versions" if apart else "no trainer host tells its versions now")
 
 
 def ends(states: list[HostState]) -> Finding:
