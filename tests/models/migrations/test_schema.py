@@ -1,8 +1,10 @@
 """Migrations: they make exactly the tables, both ways, once however many ask, and say when they are needed."""
 
+import re
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 from alembic.autogenerate import compare_metadata
@@ -35,6 +37,26 @@ def test_the_migrations_make_exactly_what_the_tables_say(fresh):
     with fresh.engine.connect() as connection:
         context = MigrationContext.configure(connection, opts=options)
         assert compare_metadata(context, Table.metadata) == []
+
+
+def test_indexes_that_an_operator_made_beforehand_are_left_and_those_that_broke_off_are_made_anew(fresh):
+    schema.upgrade(fresh.url, "0018")
+    at_once = "" if fresh.url.get_backend_name() == "sqlite" else "CONCURRENTLY"
+    page = Path(schema.__file__).parents[2] / "CHANGELOG.md"
+    commands = re.findall(r"`(CREATE INDEX CONCURRENTLY [^`]*)`", page.read_text(encoding="utf-8"))
+    assert len(commands) == 3
+    with fresh.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        for command in commands[:2]:
+            connection.execute(text(command.replace("CONCURRENTLY", at_once)))
+        if at_once:
+            name = commands[0].split()[3]
+            connection.execute(text(f"UPDATE pg_index SET indisvalid = false WHERE indexrelid = '{name}'::regclass"))  # noqa: S608  (a constant)
+    fresh.migrate()
+    options = {"include_object": not_the_turn}
+    with fresh.engine.connect() as connection:
+        assert compare_metadata(MigrationContext.configure(connection, opts=options), Table.metadata) == []
+        if at_once:
+            assert connection.scalar(text("SELECT count(*) FROM pg_index WHERE NOT indisvalid")) == 0
 
 
 PARTIAL = sorted(
