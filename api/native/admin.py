@@ -12,7 +12,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 from ...models import queries
 from ...models.database import get_database
 from ...models.scope.scope import Scope
-from ...models.tenants.limits import MOST_PRIORITY
+from ...models.tenants.limits import LEAST_PRIORITY, MOST_PRIORITY, RANGES, Limits
 from ...services import workers
 from ...services.tenants import books, keys, limits
 from ...settings.settings import get_settings
@@ -38,9 +38,10 @@ class LimitsForm(BaseModel):
     gpu_minutes: Amount | None = None
     budget: Amount | None = None
     storage_bytes: Annotated[int, Field(ge=0, le=2**62)] | None = None
-    max_priority: Annotated[int, Field(ge=0, le=100)] = MOST_PRIORITY
-    weight: Annotated[float, Field(gt=0, le=1e6)] = 1.0
+    max_priority: Annotated[int, Field(ge=LEAST_PRIORITY, le=MOST_PRIORITY)] = MOST_PRIORITY
+    weight: Annotated[float, Field(ge=RANGES["weight"][0], le=RANGES["weight"][1])] = 1.0
     over: Literal["wait", "refuse"] = "wait"
+    classes: Annotated[str, Field(max_length=64, description="classes of jobs, commas between")] = Limits().classes
 
 
 class KeyForm(BaseModel):

@@ -43,10 +43,21 @@ def test_limits_are_set_and_only_those_that_are_named(operator):
     found = operator.post(f"{ADMIN}/tenants/team-a", json={"max_jobs": None}).json()
     assert (found["max_jobs"], found["weight"]) == (None, 3.0)
     assert operator.get(f"{ADMIN}/tenants/team-a").json() == found
+    granted = operator.post(f"{ADMIN}/tenants/team-a", json={"classes": "urgent,normal", "max_priority": -1}).json()
+    assert (granted["classes"], granted["max_priority"]) == ("urgent,normal", -1)
     assert "team-a" in [one["name"] for one in operator.get(f"{ADMIN}/tenants").json()["data"]]
-    for name, value in (("max_job", 1), ("max_jobs", True), ("max_jobs", "5"), ("weight", True), ("over", "no")):
+    for name, value in (
+        ("max_job", 1),
+        ("max_jobs", True),
+        ("max_jobs", "5"),
+        ("weight", True),
+        ("weight", 1e-9),
+        ("over", "no"),
+    ):
         wrong = operator.post(f"{ADMIN}/tenants/team-a", json={name: value})
         assert (wrong.status_code, wrong.json()["error"]["param"]) == (400, name)
+    for classes in ("root", "urgent", ""):
+        assert operator.post(f"{ADMIN}/tenants/team-a", json={"classes": classes}).status_code == 400
 
 
 def test_workers_are_listed_and_one_that_is_not_there_is_404(operator):
