@@ -48,7 +48,7 @@ MAX_LENGTH = 2048
 
 
 def main() -> None:
-    """Print one JSON object; with ``--write`` also write it into ``results/``."""
+    """Print one JSON object; with ``--write`` also keep it in ``results/``, beside what was not measured."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--sizes", type=int, nargs="*", default=[20_000, 240_000], help="rows of each comparison")
     parser.add_argument("--rounds", type=int, default=3)
@@ -67,7 +67,9 @@ def main() -> None:
     if asked.write:
         results = Path(__file__).parent / "results"
         results.mkdir(exist_ok=True)
-        (results / "prepare.json").write_text(text + "\n")
+        kept = results / "prepare.json"
+        before = json.loads(kept.read_text()) if kept.exists() else {}
+        kept.write_text(json.dumps({**before, **facts}, indent=1) + "\n")
 
 
 def measure(folder: Path, asked: argparse.Namespace) -> dict[str, Any]:
