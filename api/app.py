@@ -19,7 +19,7 @@ from . import health, metrics
 from .answers import install
 from .body import SCHEMAS
 from .event_watch import EventWatch
-from .native import admin, checks, deliveries, event_stream, finetune, job_changes, logs, lookups, tenant
+from .native import admin, checks, deliveries, event_stream, finetune, job_changes, logs, lookups, own_key, tenant
 from .native import jobs as own_jobs
 from .openai import chat, files, jobs, models, uploads, webhooks
 from .requests import RequestIds
@@ -68,6 +68,7 @@ def create_app() -> FastAPI:
         logs.router,
         lookups.router,
         tenant.router,
+        own_key.router,
         deliveries.router,
         checks.router,
         admin.router,

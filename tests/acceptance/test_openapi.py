@@ -39,6 +39,7 @@ def served(record, monkeypatch):
 def test_generated_requests_are_answered_as_the_description_says(python_with_tool, served, tmp_path):
     key = keys.create_key("default", scopes=["read", "submit", "admin"]).key
     options = ["--phases", "fuzzing", "--max-examples", "5", "--max-time", str(LONGEST_S), "--seed", "1"]
+    options += ["--exclude-path", "/v1/celora/key/rotate"]  # it would end the key of all other requests
     options += ["--checks", CHECKS, "--generation-database", "none", "-H", f"authorization: Bearer {key}", "--no-color"]
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("CELORA_", "PYTHON"))}
     program = "from schemathesis.cli import schemathesis; schemathesis()"

@@ -27,6 +27,8 @@ OPERATORS = ("/metrics", "/v1/celora/admin/")
 """Routes that a tenant's key may not use at all; ``test_a_tenants_key_reads_nothing_of_operators`` holds that."""
 OPEN = ("/healthz", "/readyz")
 """Routes without a tenant."""
+OF_THE_KEY = ("/v1/celora/key/rotate",)
+"""Routes that take no id and end the key that asks."""
 
 
 def values(who):
@@ -70,7 +72,7 @@ def routes(begins):
     """The routes whose path begins so, or those of tenants where none is given: method and path."""
     found = sorted((method.upper(), path) for path, methods in description().items() for method in methods)
     return [one for one in found if one[1].startswith(begins or "/")
-            and (begins or not one[1].startswith((*OPERATORS, *OPEN)))]  # fmt: skip
+            and (begins or not one[1].startswith((*OPERATORS, *OPEN, *OF_THE_KEY)))]  # fmt: skip
 
 
 @pytest.fixture
