@@ -109,7 +109,7 @@ class Host:
 
 
 @contextmanager
-def hosting(folder, *, idle_s=600, threads=1, owner=None, **environment):
+def hosting(folder, *, idle_s=600, threads=1, owner=None, slots=1, **environment):
     """Start a host below a folder, wait for its socket, and end it."""
     folder.mkdir(exist_ok=True)
     place, log = folder / "trainer.sock", folder / "host.log"
@@ -124,7 +124,7 @@ def hosting(folder, *, idle_s=600, threads=1, owner=None, **environment):
     ]
     with log.open("ab") as output:
         process = subprocess.Popen(
-            [*command, "--owner", owner or owner_argument(), "--idle-s", str(idle_s), "--threads", str(threads)],
+            [*command, "--idle-s", str(idle_s), "--threads", str(threads), "--slots", str(slots)],
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,

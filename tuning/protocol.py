@@ -10,6 +10,7 @@ An event line is ``{"v": 1, "event": NAME, "job": ID, "attempt": N, …}``:
     started     resolved, planned_steps, resume_step, trainable_parameters, total_parameters, unquantized_layers
     progress    step, steps, epoch, loss, accuracy (of tokens, null under preferences), learning_rate, grad_norm,
                 tokens, tokens_per_s, eta_s, gpu_memory_bytes, gpu_utilisation (the last two null on a CPU)
+                (phase and progress have device_s too where runs share a device: the seconds that are this run's)
     eval        step, eval_loss, eval_accuracy
     sample      step, prompt, answer, reference
     checkpoint  step, path, size_bytes; epoch where it was asked for at the end of an epoch
@@ -22,9 +23,10 @@ An event line is ``{"v": 1, "event": NAME, "job": ID, "attempt": N, …}``:
 """
 
 import json
+import time
 from collections.abc import Callable
 from fnmatch import fnmatch
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
@@ -37,6 +39,35 @@ EXIT_DRAINED = 75
 Dtype = Literal["float32", "bfloat16", "float16"]
 Emit = Callable[..., None]
 """``emit(event, **fields)``: how the code below the trainer program reports."""
+
+
+class Turn(Protocol):
+    """The turn of a run on a device that several runs of one process share (``training/turns.py``)."""
+
+    def over(self, least_s: float = 0.0) -> None:
+        """Hand the device over after a step; after less than a step, once the turn has taken so many seconds."""
+        ...
+
+    def clock(self) -> float:
+        """Return the seconds of a clock that stands still while the run does not have the device."""
+        ...
+
+
+class WholeDevice:
+    """Implements ``Turn`` for a run that shares its device with no other one."""
+
+    def over(self, least_s: float = 0.0) -> None:
+        """Go on at once."""
+        del least_s
+
+    def clock(self) -> float:
+        """Return the seconds of the monotonic clock."""
+        return time.monotonic()
+
+
+WHOLE_DEVICE = WholeDevice()
+PART_S = 0.5
+"""Seconds of a turn without a step, such as the batches of an evaluation."""
 
 
 class _Message(BaseModel):

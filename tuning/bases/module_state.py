@@ -6,6 +6,9 @@ A run leaves much on a base: PEFT replaces layers, TRL wraps ``forward``, traine
 hooks, turn on gradient checkpointing and edit the configuration. Undoing each of these by name would miss the next one.
 So the record holds the contents of every module's ``__dict__``, and restoring replaces them. The weights are not
 copied: ``digests`` shows if they are the same.
+
+Runs that share the weights at one time cannot share the modules. Each gets a ``twin``: a structure of its own over the
+same weights.
 """
 
 import copy
@@ -50,6 +53,34 @@ class ModuleState:
     def _copied(self, settings: dict[str, Any]) -> dict[str, Any]:
         """Copy the settings of a configuration deeply; a configuration inside it stays the same object."""
         return copy.deepcopy(settings, dict(self._configs))
+
+
+def twin(model: torch.nn.Module) -> Any:
+    """Return a copy of a model's structure over the same memory of weights: modules, hooks, flags and configuration.
+
+    Gradients, ``requires_grad`` and adapters of one copy are not seen by another one.
+
+    Raises:
+        ValueError: The model keeps a tensor in a place that would be copied.
+    """
+    same: dict[int, Any] = {id(buffer): buffer for buffer in model.buffers()}
+    for parameter in model.parameters():
+        same[id(parameter)] = copy.copy(parameter)  # another object over the same memory
+        same.update(_quantization(parameter))
+    for module in model.modules():
+        same.update(_quantization(module))
+    made = copy.deepcopy(model, same)
+    found = {name: tensor.data_ptr() for name, tensor in _tensors(model)}
+    copied = sorted(name for name, tensor in _tensors(made) if tensor.data_ptr() != found.get(name))
+    if copied:
+        raise ValueError(f"the weights {', '.join(copied[:3])} of {type(model).__name__} would be in memory twice")
+    return made
+
+
+def _quantization(owner: Any) -> dict[int, Any]:
+    """Return the constants of a quantized weight by their id; a weight and its layer refer to them."""
+    state = getattr(owner, "quant_state", None)
+    return {} if state is None else {id(state): state}
 
 
 def digests(model: torch.nn.Module) -> dict[str, tuple[Any, ...]]:

@@ -36,7 +36,7 @@ from ..batches.preference_scores import Scores, method_loss, score
 from ..batches.prepared_set import TRAIN, PreparedSet, eval_rows, load_result, load_settings, permutation
 from ..batches.row_losses import RowLosses, row_losses
 from ..failures import Situation, explained, kind_of
-from ..protocol import Emit, EvaluateRequest, EvaluateResult, Rival
+from ..protocol import PART_S, WHOLE_DEVICE, Emit, EvaluateRequest, EvaluateResult, Rival, Turn
 from ..templates.answer_form import AnswerForm, learn
 from ..templates.template_choice import choose
 from ..templates.tokenizer_calls import answer_text
@@ -62,8 +62,8 @@ OURS = "default"
 class _Evaluation:
     """One evaluate request in progress: the loaded model and the settings of its measurements."""
 
-    def __init__(self, request: EvaluateRequest, emit: Emit, load_model: bases.LoadModel) -> None:
-        self.request, self.emit = request, emit
+    def __init__(self, request: EvaluateRequest, emit: Emit, load_model: bases.LoadModel, turn: Turn) -> None:
+        self.request, self.emit, self.turn = request, emit, turn
         self.prepared_dir = Path(request.prepared_dir)
         self.sets = [name for name, rows in load_result(self.prepared_dir).eval_rows.items() if rows]
         self.tokenizer: Any = bases.load_tokenizer(self.prepared_dir / "tokenizer")
@@ -308,11 +308,12 @@ class _Evaluation:
             self.peft_model.set_adapter(OURS)
 
     def _progress(self, phase: str) -> Callable[[int, int], None]:
-        """Return a function that reports a phase, at most once a second and always at its end."""
+        """Return a function that ends a turn, and reports a phase at most once a second and always at its end."""
         reported = 0.0
 
         def report(done: int, total: int) -> None:
             nonlocal reported
+            self.turn.over(PART_S)
             if done == total or time.monotonic() - reported >= REPORT_EVERY_S:
                 reported = time.monotonic()
                 self.emit("phase", phase=phase, done=done, total=total)
@@ -324,7 +325,12 @@ class _Evaluation:
         return sorted({*load_settings(self.prepared_dir).get("stop_tokens", []), *own_stop_tokens(self.model)})
 
 
-def evaluate(request: EvaluateRequest, emit: Emit, load_model: bases.LoadModel = bases.load_model) -> EvaluateResult:
+def evaluate(
+    request: EvaluateRequest,
+    emit: Emit,
+    load_model: bases.LoadModel = bases.load_model,
+    turn: Turn = WHOLE_DEVICE,
+) -> EvaluateResult:
     """Verify the written adapter, and measure it against its base.
 
     Args:
@@ -333,6 +339,7 @@ def evaluate(request: EvaluateRequest, emit: Emit, load_model: bases.LoadModel =
             ``evaluation.json``.
         emit: Receives the phases with their progress in rows.
         load_model: Loads the base, or returns the one that the process holds, unchanged since its load.
+        turn: The evaluation's turn on its device, which ends between two batches.
 
     Raises:
         VerificationError: The adapter failed a check; nothing is written.
@@ -344,13 +351,11 @@ def evaluate(request: EvaluateRequest, emit: Emit, load_model: bases.LoadModel =
     out.mkdir(parents=True, exist_ok=True)
     situation = Situation(request.device, out, recipe=request.recipe)
     with explained(situation):
-        return _evaluate(request, emit, situation, load_model)
+        return _evaluate(_Evaluation(request, emit, load_model, turn), situation)
 
 
-def _evaluate(
-    request: EvaluateRequest, emit: Emit, situation: Situation, load_model: bases.LoadModel
-) -> EvaluateResult:
-    run = _Evaluation(request, emit, load_model)
+def _evaluate(run: _Evaluation, situation: Situation) -> EvaluateResult:
+    request, emit = run.request, run.emit
     situation.doing = "evaluating"
     found: list[SetResult] = []
     for name in run.sets:

@@ -25,7 +25,16 @@ from ..bases.generation import stop_tokens
 from ..batches.loss import evaluating
 from ..batches.row_losses import Progress
 from ..failures import Situation, explained
-from ..protocol import Base, Emit, GenerateRequest, GenerateResult, HubAccess
+from ..protocol import (
+    PART_S,
+    WHOLE_DEVICE,
+    Base,
+    Emit,
+    GenerateRequest,
+    GenerateResult,
+    HubAccess,
+    Turn,
+)
 from ..templates.chat_template import ChatTemplate
 from ..templates.template_choice import choose
 from ..templates.tokenizer_calls import answer_text
@@ -108,13 +117,19 @@ def answer(
     return Answers(texts, tokens, time.monotonic() - begun, len(prompts) - len(fits), written)
 
 
-def generate(request: GenerateRequest, emit: Emit, load_model: bases.LoadModel = bases.load_model) -> GenerateResult:
+def generate(
+    request: GenerateRequest,
+    emit: Emit,
+    load_model: bases.LoadModel = bases.load_model,
+    turn: Turn = WHOLE_DEVICE,
+) -> GenerateResult:
     """Answer prompts with an adapter, or with the bare base, each as one user message in the chat template in force.
 
     Args:
         request: The prompts, and the adapter.
         emit: Receives the phases.
         load_model: Loads the base, or returns the one that the process holds.
+        turn: The run's turn on its device, which ends between two batches.
 
     Raises:
         StorageError: ``adapter_dir`` holds no adapter.
@@ -123,11 +138,11 @@ def generate(request: GenerateRequest, emit: Emit, load_model: bases.LoadModel =
     """
     situation = Situation(request.device)
     with explained(situation):
-        return _generate(request, emit, situation, load_model)
+        return _generate(request, emit, situation, load_model, turn)
 
 
 def _generate(
-    request: GenerateRequest, emit: Emit, situation: Situation, load_model: bases.LoadModel
+    request: GenerateRequest, emit: Emit, situation: Situation, load_model: bases.LoadModel, turn: Turn
 ) -> GenerateResult:
     cache, device = Path(request.cache_dir), request.device
     folder = Path(request.adapter_dir) if request.adapter_dir else None
@@ -145,6 +160,11 @@ def _generate(
     if folder is not None:
         model = plain_peft(model, folder).get_base_model()
     situation.doing = "generating"
+
+    def report(done: int, total: int) -> None:
+        turn.over(PART_S)
+        emit("phase", phase="answering", done=done, total=total)
+
     before = [{"role": "system", "content": request.system}] if request.system else []
     talks = [[*before, {"role": "user", "content": prompt}] for prompt in request.prompts]
     found = answer(
@@ -156,7 +176,7 @@ def _generate(
         context_tokens=request.base.context_tokens,
         device=device,
         temperature=request.temperature,
-        progress=lambda done, total: emit("phase", phase="answering", done=done, total=total),
+        progress=report,
     )
     return GenerateResult(answers=found.texts)
 
@@ -275,6 +295,6 @@ class _Watch(StoppingCriteria):
         del scores
         self.step += 1
         if time.monotonic() - self.reported >= REPORT_EVERY_S:
-            self.reported = time.monotonic()
             self.progress(self.done + self.rows * self.step // self.steps, self.total)
+            self.reported = time.monotonic()  # after a turn of another run, where there is one
         return torch.zeros(len(input_ids), dtype=torch.bool, device=input_ids.device)

@@ -74,6 +74,7 @@ class JobEvents:
 
     Attributes:
         failed_as: The kind of the error of the ``failed`` event; None if there was none.
+        device_s: Returns the seconds of a shared device that the run has used; None where the run shares none.
     """
 
     def __init__(
@@ -89,6 +90,7 @@ class JobEvents:
         self._after_checkpoint, self._interrupt = after_checkpoint, interrupt
         self._has_boundaries = False
         self.failed_as: type[CeloraError] | None = None
+        self.device_s: Callable[[], float] | None = None
 
     def emit(self, event: str, **fields: Any) -> None:
         """Write one event as one line.
@@ -98,6 +100,8 @@ class JobEvents:
         """
         if self._interrupt is not None and event in {"phase", "note"}:
             self.raise_if_interrupted()
+        if self.device_s is not None and event in {"phase", "progress"}:
+            fields["device_s"] = self.device_s()
         with self._stream.lock:
             if event in {"started", "done", "failed"}:
                 self._has_boundaries = True

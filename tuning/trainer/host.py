@@ -1,9 +1,10 @@
-"""Takes the connections of a resident trainer host, and carries their runs one after another on the main thread.
+"""Takes the connections of a resident trainer host, and carries their runs: one after another, or several in turns.
 
 The messages are those of ``host_messages.py``. Each connection has a thread, which reads its lines to the end: a
 request, controls, and the end of file that means that the supervisor is gone. Runs wait in the order of their arrival.
-A run that its supervisor has left gets its grace for a checkpoint; a run that is still there afterwards ends the
-process, since nothing else ends a step that never returns.
+With one slot the main thread carries them; with several each run inside has a thread of its own. A run that its
+supervisor has left gets its grace for a checkpoint; a run that is still there afterwards ends the process, since
+nothing else ends a step that never returns.
 """
 
 import faulthandler
@@ -11,14 +12,18 @@ import os
 import socket
 import threading
 import time
+import traceback
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
 from typing import Protocol
 
 from pydantic import ValidationError
 
+from ...errors import HostMemoryError, OutOfMemoryError
 from ...storage.unix_socket import is_of_this_user
 from ..protocol import EXIT_DRAINED, EvaluateRequest, GenerateRequest, Request, TrainRequest, event_line, parse_request
+from ..training.turns import Turn
 from .events import JobEvents
 from .host_admission import refused
 from .host_connection import READ_S, Connection
@@ -40,6 +45,11 @@ from .parent_watch import GRACE_S, SPARE_S, JobWatch
 from .stages import refuse_line
 
 ACCEPT_AGAIN_S = 0.1
+ASK_AGAIN_S = 1.0
+"""Seconds after which the first run in the line is judged again while others are inside."""
+OVER = "left the device"
+"""Phase of a run that has ended, with its last ``device_s``."""
+OUT_OF_MEMORY = (OutOfMemoryError, HostMemoryError)
 Carried = TrainRequest | EvaluateRequest | GenerateRequest
 """The requests that a host carries."""
 
@@ -51,17 +61,20 @@ class HostedRun:
         request: The request.
         connection: The connection of its supervisor.
         log: Descriptor of the job's log, which this object owns.
+        opening: The facts about the job that the request does not hold.
 
     Attributes:
         watch: The supervisor's requests for the run.
+        turn: The run's place among several that take turns; None where it has the process alone.
         events: Writes the run's events to the connection.
         over: Set when the run has ended.
     """
 
-    def __init__(self, request: Carried, connection: Connection, log: int) -> None:
-        self.request, self.connection, self.log = request, connection, log
+    def __init__(self, request: Carried, connection: Connection, log: int, opening: Opening) -> None:
+        self.request, self.connection, self.log, self.opening = request, connection, log, opening
         self.name = run_name(request.job, request.attempt)
         self.watch = JobWatch()
+        self.turn: Turn | None = None
         self.over = threading.Event()
         self._log_in_use = threading.Lock()
         waits = isinstance(request, TrainRequest) and request.acknowledged
@@ -69,9 +82,24 @@ class HostedRun:
             connection,
             request.job,
             request.attempt,
-            *([self.watch.acks.wait] if waits else []),
+            *([self._await_kept] if waits else []),
             interrupt=self.watch.stop,
         )
+
+    def _await_kept(self, step: int) -> None:
+        """Wait until a checkpoint is stored; the other runs go on meanwhile."""
+        if self.turn is None:
+            self.watch.acks.wait(step)
+            return
+        with self.turn.away():
+            self.watch.acks.wait(step)
+
+    def tell_phase(self, phase: str) -> None:
+        """Write an event ``phase`` from any thread."""
+        fields: dict[str, object] = {"phase": phase, "done": None, "total": None}
+        if self.events.device_s is not None:
+            fields["device_s"] = self.events.device_s()
+        self.connection.write(event_line("phase", job=self.request.job, attempt=self.request.attempt, **fields))
 
     @property
     def grace_s(self) -> float:
@@ -116,7 +144,11 @@ class Carrier(Protocol):
         ...
 
     def carry(self, run: HostedRun) -> Final | Refused:
-        """Carry one run to its end, or refuse it; called on the main thread."""
+        """Carry one run to its end, or refuse it; called on the main thread, or of several slots on the run's own."""
+        ...
+
+    def may_join(self, run: HostedRun, inside: Sequence[HostedRun]) -> bool:
+        """Return whether a run may enter beside those inside; called where there are several slots."""
         ...
 
     def greeting(self, runs: list[str]) -> Greeting:
@@ -135,6 +167,7 @@ class TrainerHost:
         listener: A listening socket.
         carrier: Carries the runs.
         idle_s: Seconds without a run after which ``serve`` returns.
+        slots: The runs that are inside at one time.
         report: Called with the names of the runs inside whenever they change.
         say: Writes a line into the host's log, from any thread.
     """
@@ -145,31 +178,34 @@ class TrainerHost:
         carrier: Carrier,
         idle_s: float,
         *,
+        slots: int = 1,
         report: Callable[[list[str]], None],
         say: Callable[[str], None],
     ) -> None:
         self._listener, self._carrier, self._idle_s = listener, carrier, idle_s
-        self._report, self._say = report, say
+        self._slots, self._report, self._say = slots, report, say
         self._changed = threading.Condition()
         self._waiting: deque[HostedRun] = deque()
-        self._inside: HostedRun | None = None
+        self._inside: list[HostedRun] = []
         self._leaving = False
+        self._deadlines: dict[HostedRun, float] = {}
 
     def serve(self) -> int:
         """Carry runs until the host is to leave, is broken, or has been idle; return the exit code."""
         threading.Thread(target=self._accept, daemon=True, name="accept").start()
+        threads: list[threading.Thread] = []
         while not self._carrier.broken and (run := self._next()) is not None:
-            self._report([run.name])
-            try:
-                final = self._carrier.carry(run)
-            finally:
-                with self._changed:
-                    self._inside = None
-                self._report([])
-            run.finish(final)
+            if self._slots == 1:
+                self._carry(run)
+            else:
+                thread = threading.Thread(target=self._carry_beside, args=(run,), daemon=True, name=run.name)
+                thread.start()
+                threads = [*(one for one in threads if one.is_alive()), thread]
         self.leave()
         for run in self._withdraw_all():
             run.finish(refused("leaving"))
+        for thread in threads:
+            thread.join()
         return EXIT_BROKEN if self._carrier.broken else 0
 
     def leave(self) -> None:
@@ -186,19 +222,75 @@ class TrainerHost:
         """
         self.leave()
         with self._changed:
-            inside = self._inside
-        if inside is not None:
-            inside.watch.stop.set()
-            self._await_end(inside, inside.grace_s if grace_s is None else grace_s)
+            inside = list(self._inside)
+        for run in inside:
+            run.watch.stop.set()
+        for run in inside:
+            self._await_end(run, run.grace_s if grace_s is None else grace_s)
 
     def _next(self) -> HostedRun | None:
+        """Wait for a run that may enter, and let it in; return None if the host is to end."""
         with self._changed:
-            self._changed.wait_for(lambda: bool(self._waiting) or self._leaving, self._idle_s)
-            if self._leaving or not self._waiting:
+            while not self._first_may_enter():
+                seconds = ASK_AGAIN_S if self._inside else self._idle_s
+                came = self._changed.wait_for(lambda: self._ends or self._first_may_enter(), seconds)
+                if self._ends or not (came or self._inside):
+                    break
+            if self._ends or not self._waiting:
                 self._leaving = True
                 return None
-            self._inside = self._waiting.popleft()
-            return self._inside
+            run = self._waiting.popleft()
+            self._inside.append(run)
+            self._report([one.name for one in self._inside])
+            return run
+
+    @property
+    def _ends(self) -> bool:
+        return self._leaving or self._carrier.broken
+
+    def _first_may_enter(self) -> bool:
+        if not self._waiting or not self._inside:
+            return bool(self._waiting)
+        return self._slots > 1 and self._carrier.may_join(self._waiting[0], self._inside)
+
+    def _carry(self, run: HostedRun) -> None:
+        try:
+            final = self._carrier.carry(run)
+        finally:
+            if not self._carrier.broken or len(self._inside) == 1:
+                self._let_out(run)
+        if run.turn is not None:
+            run.tell_phase(OVER)
+        run.finish(final)
+
+    def _carry_beside(self, run: HostedRun) -> None:
+        """Carry one run of several; an error of the process ends them all, as it does on the main thread."""
+        try:
+            self._carry(run)
+            if run in self._inside:
+                self._end_neighbours(run)
+        except BaseException:  # noqa: BLE001  (a host that cannot carry is at its end)
+            traceback.print_exc()
+            os._exit(1)
+
+    def _end_neighbours(self, run: HostedRun) -> None:
+        """End the runs beside one that has broken the process.
+
+        A lack of memory leaves them whole, so they are drained. After an error of the device or of the base they
+        cannot go on; the run that met it stays in the host's report, so that nobody takes a lone neighbour for the
+        cause.
+        """
+        if run.events.failed_as is None or not issubclass(run.events.failed_as, OUT_OF_MEMORY):
+            self._say(f"{run.name} has met an error of the device; the host ends with the runs inside")
+            os._exit(EXIT_BROKEN)
+        self._let_out(run)
+        self.drain()
+
+    def _let_out(self, run: HostedRun) -> None:
+        with self._changed:
+            self._inside.remove(run)
+            self._report([one.name for one in self._inside])
+            self._changed.notify_all()
 
     def _accept(self) -> None:
         while True:
@@ -225,7 +317,7 @@ class TrainerHost:
     def _converse(self, connection: Connection) -> None:
         connection.expect_within(READ_S)
         with self._changed:
-            runs = [run.name for run in (self._inside, *self._waiting) if run is not None]
+            runs = [run.name for run in (*self._inside, *self._waiting)]
         if not connection.send(self._carrier.greeting(runs)):
             return
         line = connection.read_line()
@@ -243,7 +335,7 @@ class TrainerHost:
 
     def _drop_base(self) -> None:
         with self._changed:
-            if self._inside is None and not self._waiting:
+            if not self._inside and not self._waiting:
                 self._carrier.drop_base()
 
     def _admitted(self, opening: Opening, connection: Connection) -> HostedRun | None:
@@ -260,7 +352,7 @@ class TrainerHost:
             return None
         refusal = self._carrier.refusal(opening, request)
         if refusal is None and isinstance(request, Carried):
-            run = HostedRun(request, connection, log)
+            run = HostedRun(request, connection, log, opening)
             with self._changed:
                 if not self._leaving:
                     self._waiting.append(run)
@@ -278,7 +370,7 @@ class TrainerHost:
                 line = run.connection.read_line()
             except BlockingIOError:
                 if self._is_waiting(run):
-                    self._tell_waiting(run)
+                    run.tell_phase(WAITING)
                 continue
             except OSError:  # a client that is gone while it has events to read resets the connection
                 line = b""
@@ -296,13 +388,11 @@ class TrainerHost:
                 self._await_end(run, run.grace_s)
                 return
 
-    def _tell_waiting(self, run: HostedRun) -> None:
-        fields = {"phase": WAITING, "done": None, "total": None}
-        run.connection.write(event_line("phase", job=run.request.job, attempt=run.request.attempt, **fields))
-
     def _is_waiting(self, run: HostedRun) -> bool:
+        """Return whether a run waits for other ones: in the line, or inside for its turn."""
+        turn = run.turn
         with self._changed:
-            return run in self._waiting
+            return run in self._waiting or (run in self._inside and turn is not None and turn.is_waiting)
 
     def _withdrawn(self, run: HostedRun) -> bool:
         """Take a run out of the line; return False if its turn has come already."""
@@ -320,10 +410,26 @@ class TrainerHost:
 
     def _await_end(self, run: HostedRun, grace_s: float) -> None:
         """Wait for the end of a run that was asked to stop; end the process where it does not come."""
-        faulthandler.dump_traceback_later(grace_s + SPARE_S, exit=True, file=2)
-        if run.over.wait(grace_s):
-            faulthandler.cancel_dump_traceback_later()
-            return
-        self._say(f"{run.name} is still here after its grace of {grace_s:.0f} s; the host ends")
-        faulthandler.dump_traceback(file=2)
-        os._exit(EXIT_BROKEN)
+        with self._ends_within(run, grace_s + SPARE_S):
+            if run.over.wait(grace_s):
+                return
+            self._say(f"{run.name} is still here after its grace of {grace_s:.0f} s; the host ends")
+            faulthandler.dump_traceback(file=2)
+            os._exit(EXIT_BROKEN)
+
+    @contextmanager
+    def _ends_within(self, run: HostedRun, seconds: float) -> Generator[None]:
+        """End the process if the block takes longer, even if nothing in it returns; faulthandler has one such timer."""
+        with self._changed:
+            self._deadlines[run] = time.monotonic() + seconds
+            self._set_timer()
+        yield
+        with self._changed:
+            self._deadlines.pop(run, None)
+            self._set_timer()
+
+    def _set_timer(self) -> None:
+        faulthandler.cancel_dump_traceback_later()
+        if self._deadlines:
+            left_s = min(self._deadlines.values()) - time.monotonic()
+            faulthandler.dump_traceback_later(max(0.01, left_s), exit=True, file=2)

@@ -5,9 +5,11 @@ successors, or that successors could read: variables of a job's own, trackers (w
 that comes with a base.
 """
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Literal
 
-from ..protocol import EvaluateRequest, GenerateRequest, Request, TrainRequest
+from ..protocol import Base, EvaluateRequest, GenerateRequest, Request, TrainRequest
 from .host_messages import Opening, Reason, Refused
 
 _WORDS: dict[Reason, str] = {
@@ -21,6 +23,43 @@ _WORDS: dict[Reason, str] = {
     "threads": "the host computes with another number of threads",
     "trackers": "the run reports to a tracker, which writes to the environment of its process",
 }
+
+
+@dataclass(frozen=True)
+class Device:
+    """The memory of a host's device.
+
+    Attributes:
+        total_bytes: Its memory.
+        base_bytes: Memory of the base that the host holds.
+        slots: The runs that may be inside at one time.
+    """
+
+    total_bytes: int
+    base_bytes: int
+    slots: int
+
+    def own_bytes(self, opening: Opening) -> int:
+        """Return the memory of a run beside the base: its estimate, and at least its equal part of the device."""
+        return max(0, max(opening.memory_bytes, self.total_bytes // self.slots) - self.base_bytes)
+
+
+def may_join(joining: tuple[Opening, Base], inside: Sequence[tuple[Opening, Base]], device: Device) -> bool:
+    """Return whether a run may enter a host beside the runs that are inside.
+
+    A run plans its micro batch for an equal part of the device, so as many as there are slots fit, unless the least
+    that one of them needs is more than its part.
+    """
+    opening, base = joining
+    if not inside:
+        return True
+    if len(inside) >= device.slots or any(other.model_dump() != base.model_dump() for _, other in inside):
+        return False
+    strangers = [other for other, _ in inside if other.tenant != opening.tenant]
+    if strangers and not all(one.between_tenants for one in (opening, *strangers)):
+        return False
+    needed = sum(device.own_bytes(one) for one in (opening, *(other for other, _ in inside)))
+    return device.base_bytes + needed <= device.total_bytes
 
 
 def refusal(

@@ -23,7 +23,8 @@ inherit.
    ``O_APPEND``. Then it sends a request line of ``tuning/protocol.py``.
 3. The host answers with ``Refused`` and closes the connection, or with exactly the event lines of a trainer process.
    While a run waits for another one, the host sends for it the event ``phase`` with the words ``WAITING`` every
-   ``WAITING_S`` seconds; ``Refused`` may still follow.
+   ``WAITING_S`` seconds; ``Refused`` may still follow. A host of several slots adds ``device_s`` to ``phase`` and
+   ``progress``, the seconds of the device that are the run's, and sends the last number after the run's ending.
 4. The client may send a ``Control`` at any time after the request. A control of another job or attempt than the
    connection's is ignored.
 5. The host's last line is a ``Final``. Its exit code is that of a trainer process: 0 done, 75 drained, the code of the
@@ -36,6 +37,10 @@ generation has the exit code, and the runs that were inside.
 
 **Admission.** ``refusal`` (``host_admission.py``) decides about a request, for both sides; a refused run gets a process
 of its own.
+
+**Slots.** With ``--slots N`` up to N runs are inside at one time and take turns, from step to step. The first one in
+the line enters when it may be beside those inside (``may_join``, ``host_admission.py``): the same base, the same tenant
+(unless both permit others), and memory for it beside the base and the runs. Nobody overtakes it.
 
 A client whose first line is ``Leave`` ends the host as soon as no run is inside. ``DropBase`` frees the memory of the
 base if no run is inside. The host confirms both by closing the connection.
@@ -106,6 +111,11 @@ class Opening(_Message):
     op: Literal["open"] = "open"
     tenant: str = Field("", description="whose job it is; between tenants all but the base is dropped")
     exclusive: bool = Field(default=False, description="the job asked to share its process with no other")
+    between_tenants: bool = Field(default=False, description="whether runs of other tenants may be inside with it")
+    weight: float = Field(default=1.0, gt=0, description="weight of the run where several take turns")
+    memory_bytes: int = Field(
+        default=0, description="estimate of its device memory, base included; 0: its part of the device"
+    )
     variables: list[str] = Field(
         default_factory=list, description="names of environment variables that the job has of its own"
     )

@@ -46,6 +46,7 @@ class HostOptions:
         idle_s: Seconds without a run after which it ends.
         threads: The CPU threads of its requests, as ``protocol`` has them.
         device: ``cpu`` or ``cuda``.
+        slots: The runs that are inside at one time.
     """
 
     socket: Path
@@ -53,6 +54,7 @@ class HostOptions:
     idle_s: float
     threads: int
     device: Literal["cpu", "cuda"]
+    slots: int = 1
 
 
 def serve(options: HostOptions) -> int:
@@ -155,13 +157,13 @@ def _carry_runs(options: HostOptions, owner: int, generation: str, runs: int) ->
     from .host import TrainerHost  # noqa: PLC0415  (imported above, with the libraries)
     from .host_runs import HostRuns  # noqa: PLC0415
 
-    carrier = HostRuns(options.device, options.threads, generation, say)
+    carrier = HostRuns(options.device, options.threads, generation, say, options.slots)
 
     def report(names: list[str]) -> None:
         os.write(runs, json.dumps(names).encode() + b"\n")
 
     with listen(options.socket) as listener:
-        host = TrainerHost(listener, carrier, options.idle_s, report=report, say=say)
+        host = TrainerHost(listener, carrier, options.idle_s, slots=options.slots, report=report, say=say)
         for wait in (lambda: select.select([owner], [], []), lambda: signal.sigwait({signal.SIGTERM})):
             threading.Thread(target=_drain_after, args=(wait, host.drain), daemon=True, name="owner").start()
         say(f"generation {generation} serves {options.socket}")

@@ -37,11 +37,12 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--owner", default=str(os.getppid()), help="process that a host ends with: PID or PID:START")
     parser.add_argument("--threads", type=int, default=0, help="CPU threads of a host; 0: all cores")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="device of a host")
+    parser.add_argument("--slots", type=int, default=1, help="runs that are inside a host at one time, in turns")
     arguments = parser.parse_args(argv)
     if arguments.serve is not None:
         from . import host_program  # noqa: PLC0415  (few processes are one)
 
-        names = ("owner", "idle_s", "threads", "device")
+        names = ("owner", "idle_s", "threads", "device", "slots")
         chosen = {name: getattr(arguments, name) for name in names}
         return host_program.serve(host_program.HostOptions(socket=arguments.serve, **chosen))
     if arguments.fork_server is not None:

@@ -19,6 +19,7 @@ from ...errors import CeloraError
 from .. import garbage_collector, resource_limits
 from ..protocol import (
     EXIT_DRAINED,
+    WHOLE_DEVICE,
     Emit,
     EvaluateRequest,
     GenerateRequest,
@@ -27,6 +28,7 @@ from ..protocol import (
     PrepareRequest,
     Request,
     TrainRequest,
+    Turn,
 )
 from .events import JobEvents, RunInterrupted
 
@@ -44,10 +46,12 @@ class Circumstances:
     Attributes:
         load_model: Returns the base that the process holds; None: the stage loads it.
         before_done: Called between the end of the work and the ``done`` event; its error is the run's.
+        turn: The run's turn on a device that several runs of the process share.
     """
 
     load_model: "LoadModel | None" = None
     before_done: Callable[[], None] = lambda: None
+    turn: Turn = WHOLE_DEVICE
 
 
 def answer_request(
@@ -64,7 +68,7 @@ def answer_request(
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     try:
         _limit_threads(request)
-        result = _dispatch(request, events, stop, circumstances.load_model)
+        result = _dispatch(request, events, stop, circumstances)
         circumstances.before_done()
     except CeloraError as error:
         traceback.print_exc()
@@ -86,18 +90,19 @@ def answer_request(
 
 
 def _dispatch(
-    request: Request, events: JobEvents, stop: threading.Event, load_model: "LoadModel | None"
+    request: Request, events: JobEvents, stop: threading.Event, circumstances: Circumstances
 ) -> BaseModel | None:
     """Import only the modules that the stage needs, then run the stage."""
-    run = _stage_of(request, events, stop, load_model)
+    run = _stage_of(request, events, stop, circumstances)
     garbage_collector.resume()
     return run()
 
 
 def _stage_of(
-    request: Request, events: JobEvents, stop: threading.Event, load_model: "LoadModel | None"
+    request: Request, events: JobEvents, stop: threading.Event, circumstances: Circumstances
 ) -> Callable[[], BaseModel | None]:
-    holding = {"load_model": load_model} if load_model else {}
+    load_model, turn = circumstances.load_model, circumstances.turn
+    holding: dict[str, Any] = {"load_model": load_model} if load_model else {}
     match request:
         case PrepareRequest():
             from ..files.source_files import fetching  # noqa: PLC0415  (each stage imports its own)
@@ -112,15 +117,15 @@ def _stage_of(
             hide_trackers(request.recipe.report_to)
             from ..training.run import train  # noqa: PLC0415
 
-            return partial(train, request, events.emit, stop, **holding)
+            return partial(train, request, events.emit, stop, turn=turn, **holding)
         case EvaluateRequest():
             from ..evaluation.evaluate import evaluate  # noqa: PLC0415
 
-            return partial(evaluate, request, events.emit, **holding)
+            return partial(evaluate, request, events.emit, turn=turn, **holding)
         case GenerateRequest():
             from ..evaluation.generate import generate  # noqa: PLC0415
 
-            return partial(generate, request, events.emit, **holding)
+            return partial(generate, request, events.emit, turn=turn, **holding)
         case MergeRequest():
             from ..adapters.merge import merge  # noqa: PLC0415
 

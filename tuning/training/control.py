@@ -16,7 +16,6 @@ not the same thing, and a run without early stopping should end where its recipe
 
 import math
 import threading
-import time
 from bisect import bisect_right
 from collections.abc import Callable
 from dataclasses import asdict
@@ -26,7 +25,7 @@ from typing import Literal
 from ...errors import DivergedError, NonFiniteError
 from ...settings.failpoints import hit
 from ..failures import Situation
-from ..protocol import Emit
+from ..protocol import PART_S, WHOLE_DEVICE, Emit, Turn
 from ..recipe import ResolvedRecipe, epoch_ends, evaluations_of
 from .divergence import LossWatch
 from .engine import Engine, Step
@@ -67,7 +66,8 @@ class RunControl:
         place: The folder and the manifest facts of the checkpoints.
         progress: The progress of a resumed run; a fresh one unless given.
         situation: Updated at each phase for the explanation of a failure.
-        clock: A monotonic clock in seconds.
+        turn: The run's turn on its device, which is over after each step; its clock measures the steps.
+        clock: A monotonic clock in seconds in place of the turn's.
 
     Attributes:
         outcome: ``running``, or the way in which the run ended.
@@ -84,10 +84,12 @@ class RunControl:
         place: CheckpointPlace,
         progress: Progress | None = None,
         situation: Situation | None = None,
-        clock: Callable[[], float] = time.monotonic,
+        turn: Turn = WHOLE_DEVICE,
+        clock: Callable[[], float] | None = None,
     ) -> None:
         self.engine, self.recipe, self.planned_steps = engine, recipe, planned_steps
-        self.emit, self.stop, self.clock = emit, stop, clock
+        clock = clock or turn.clock
+        self.emit, self.stop, self.turn, self.clock = emit, stop, turn, clock
         self.progress = progress or Progress()
         self.situation = situation or Situation("cpu")
         self.saver = CheckpointSaver(place, recipe, emit, clock)
@@ -128,6 +130,7 @@ class RunControl:
             DivergedError: The loss has diverged (divergence.py); the weights are those before the step.
             DiskFullError: The disk has no space for a required checkpoint.
         """
+        self.turn.over()
         began = self._reported_at = self.clock()
         step = self.engine.step(self._report_pass)
         self._refuse_unsound(step)
@@ -273,6 +276,7 @@ class RunControl:
     def _report_evaluation(self, done: int, total: int) -> None:
         if self.outcome == "running" and self.stop.is_set():
             raise Interrupted
+        self.turn.over(PART_S)
         self._report("evaluating", done, total, QUIET_S)
 
     def _report(self, phase: str, done: int, total: int, quiet_s: float) -> None:

@@ -27,7 +27,7 @@ from ..batches.packing import pack
 from ..batches.prepared_set import PreparedSet, eval_rows, load_result
 from ..estimate.resolve import resolve_recipe
 from ..failures import Situation, explained
-from ..protocol import Emit, PrepareResult, TrainRequest, TrainResult
+from ..protocol import WHOLE_DEVICE, Emit, PrepareResult, TrainRequest, TrainResult, Turn
 from ..recipe import PAIRED, ResolvedRecipe, planned_steps
 from . import checkpoint, resume
 from .control import RunControl
@@ -40,7 +40,11 @@ from .saving import CheckpointPlace
 
 
 def train(
-    request: TrainRequest, emit: Emit, stop: threading.Event, load_model: bases.LoadModel = bases.load_model
+    request: TrainRequest,
+    emit: Emit,
+    stop: threading.Event,
+    load_model: bases.LoadModel = bases.load_model,
+    turn: Turn = WHOLE_DEVICE,
 ) -> TrainResult | None:
     """Train an adapter, from the start or from a checkpoint, and write it to ``<out_dir>/adapter``.
 
@@ -49,6 +53,7 @@ def train(
         emit: Receives the events (protocol.py).
         stop: Set from outside to end the run at the next step boundary, after a checkpoint.
         load_model: Loads the base, or returns the one that the process holds.
+        turn: The run's turn on its device.
 
     Returns:
         The result; None when ``stop`` ended the run (the ``drained`` event names the step).
@@ -63,7 +68,7 @@ def train(
     out.mkdir(parents=True, exist_ok=True)
     situation = Situation(request.device, out, recipe=request.resolved or request.recipe)
     with explained(situation):
-        run = Run(request, emit, stop, situation, load_model)
+        run = Run(request, emit, stop, situation, load_model, turn)
         try:
             if run.begin():
                 while run.advance():
@@ -84,15 +89,17 @@ class Run:
         stop: Set from outside to end the run at the next step boundary.
         situation: Updated at each phase for the explanation of a failure.
         load_model: Loads the base.
+        turn: The run's turn on its device.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0917  (the parts of a process that a run needs)
         self,
         request: TrainRequest,
         emit: Emit,
         stop: threading.Event,
         situation: Situation,
         load_model: bases.LoadModel = bases.load_model,
+        turn: Turn = WHOLE_DEVICE,
     ) -> None:
         self.request, self.emit = request, emit
         self.out = Path(request.out_dir)
@@ -125,6 +132,7 @@ class Run:
             place=place,
             progress=progress,
             situation=situation,
+            turn=turn,
         )
 
     def begin(self) -> bool:

@@ -154,3 +154,27 @@ def test_the_size_counts_the_constants_of_a_quantized_weight(model):
     model.lm_head.weight.quant_state = type("State", (), {})()
     model.lm_head.weight.quant_state.absmax = torch.ones(5)
     assert size_bytes(model) == before + 20
+
+
+def test_a_twin_has_the_same_weights_in_memory_and_nothing_else_in_common(model):
+    import torch
+    from peft import LoraConfig, get_peft_model
+
+    from celora.tuning.bases.module_state import twin
+
+    expected, before = logits(model), structure(model)
+    one, other = twin(model), twin(model)
+    places = {name: weight.data_ptr() for name, weight in model.named_parameters()}
+    assert {name: weight.data_ptr() for name, weight in one.named_parameters()} == places
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # PEFT asks transformers for a property by its old name
+        adapted = get_peft_model(one, LoraConfig(r=2, target_modules=["q_proj"], init_lora_weights=False))
+    adapted.train()
+    one.config.use_cache = False
+    adapted(input_ids=torch.arange(8)[None]).logits.sum().backward()
+    assert not torch.equal(logits(one), expected)
+    for untouched in (model, other):
+        assert torch.equal(logits(untouched), expected)
+        assert structure(untouched) == before
+        assert untouched.config.use_cache
+        assert all(weight.grad is None and weight.requires_grad for weight in untouched.parameters())

@@ -133,7 +133,7 @@ def test_a_control_of_another_job_or_attempt_changes_nothing(tmp_path):
         for fields in ({"attempt": 1}, {"job": "another"}, {"op": "dance"}):
             run.control(**{"op": "drain", **fields})
         run.control("kept", step=7)
-        inside = one.host._inside
+        inside = one.host._inside[0]
         until(lambda: inside.watch.acks._step == 7)
         assert not inside.watch.stop.is_set()
         run.control("drain")
@@ -146,7 +146,7 @@ def test_the_end_of_a_supervisor_stops_its_run_alone(tmp_path, unread):
         lone = one.run("lone")
         assert one.carrier.began.wait(200)
         if unread:  # the kernel then resets the connection
-            one.host._inside.events.emit("note", level="info", message="nobody reads this")
+            one.host._inside[0].events.emit("note", level="info", message="nobody reads this")
         lone.close()
         until(lambda: ["lone:1"] in one.reports and one.reports[-1] == [])
         one.carrier.go_on.set()

@@ -4,7 +4,7 @@ import pytest
 
 from celora.tuning.protocol import Base, EvaluateRequest, GenerateRequest, HubAccess, MergeRequest, TrainRequest
 from celora.tuning.recipe import Recipe
-from celora.tuning.trainer.host_admission import refusal, refused
+from celora.tuning.trainer.host_admission import Device, may_join, refusal, refused
 from celora.tuning.trainer.host_messages import Opening
 
 BASE = Base(
@@ -65,3 +65,26 @@ def test_before_a_host_exists_its_threads_decide_nothing():
 
 def test_a_refusal_says_its_reason_and_where_the_run_goes():
     assert refused("leaving").message == "the host is about to end; the run gets a process"
+
+
+def joins(opening=Opening(tenant="a"), *inside, base=BASE, device=Device(100, 20, 2)):  # noqa: B008  (frozen)
+    return may_join((opening, base), [(one, BASE) for one in inside], device)
+
+
+def test_a_run_joins_another_of_its_tenant_and_base_for_which_there_is_room():
+    mine, another = Opening(tenant="a"), Opening(tenant="b")
+    assert joins(Opening(tenant="a", memory_bytes=10**9))  # nobody is inside
+    assert joins(mine, mine)
+    assert not joins(mine, mine, mine)  # two slots
+    assert not joins(mine, another)
+    assert not joins(mine.model_copy(update={"between_tenants": True}), another)
+    both = [one.model_copy(update={"between_tenants": True}) for one in (mine, another)]
+    assert joins(*both)
+    assert not joins(mine, mine, base=BASE.model_copy(update={"revision": "2"}))
+
+
+@pytest.mark.parametrize(("needs", "fits"), [(0, True), (70, True), (71, False)])
+def test_the_base_counts_once_and_the_estimates_beside_it_together(needs, fits):
+    mine = Opening(tenant="a")
+    # the base takes 20; the run inside its half of the device without the base, 30; another one may need 50 of its own
+    assert joins(mine.model_copy(update={"memory_bytes": needs}), mine) is fits

@@ -1,13 +1,18 @@
 """Jobs through one resident host: equal to those of processes of their own, and nothing of them stays."""
 
 import json
+import os
+import signal
+import threading
 from pathlib import Path
 
 import pytest
 from trainer_host import hosting
+from waiting import until
 
 from celora.storage.manifest import file_sha256
 from celora.tuning.protocol import EvaluateRequest, HubAccess
+from celora.tuning.trainer.host_messages import WAITING, Opening
 from celora.workers.trainer.process import TrainerProcess
 
 pytestmark = pytest.mark.slow
@@ -107,3 +112,93 @@ def test_jobs_of_a_host_are_equal_to_the_bit_to_those_of_processes_and_leave_not
         assert host.state().generation == generation
         again = evaluation(request, result, tmp_path / "again" / "rows")
     assert without_times(in_a_process(again, log)[-1]["result"]) == measured
+
+
+def beside(run):
+    """Read a run to its end on a thread; return the thread."""
+    reading = threading.Thread(target=run.end, daemon=True)
+    reading.start()
+    return reading
+
+
+def named(make_request, name, **recipe):
+    return make_request(out=f"out-{name}", request={"job": name}, **OFTEN, **recipe)
+
+
+def test_jobs_in_turns_are_equal_to_the_bit_to_those_of_processes_and_share_the_time(make_request, tmp_path):
+    log, alone = tmp_path / "log", {}
+    for name, recipe in JOBS.items():
+        request = make_request(out=f"alone-{name}", **OFTEN, **recipe)
+        alone[name] = facts(in_a_process(request, log)), adapter(request)
+    with hosting(tmp_path / "run", slots=3) as host:
+        requests = {name: named(make_request, name, **recipe) for name, recipe in JOBS.items()}
+        runs = {
+            name: host.run(request, log=tmp_path / f"{name}.log", opening=Opening(tenant="a"))
+            for name, request in requests.items()
+        }
+        for reading in [beside(run) for run in runs.values()]:
+            reading.join(300)
+        for name, run in runs.items():
+            assert run.last == {**run.last, "exit": 0}, (tmp_path / f"{name}.log").read_text() + host.log.read_text()
+            assert (facts(run.seen), adapter(requests[name])) == alone[name], name
+            assert run.seen[-1]["phase"] == "left the device"
+        result = runs["dropout"].of("done")[0]["result"]
+        asked = evaluation(requests["dropout"], result, tmp_path / "rows-1" / "rows")
+        again = evaluation(requests["dropout"], result, tmp_path / "rows-2" / "rows")
+        both = [host.run(asked), host.run(again.model_copy(update={"job": "again"}))]
+        for reading in [beside(run) for run in both]:
+            reading.join(300)
+        first, second = (without_times(run.of("done")[0]["result"]) for run in both)
+        assert all(check["ok"] for check in first["checks"])
+        assert first == second
+        assert host.state().runs == []
+
+
+def test_steps_alternate_and_the_shares_are_not_more_than_the_time(make_request, tmp_path):
+    steps = {"max_steps": 30, "save_minutes": 60}
+    with hosting(tmp_path / "run", slots=2) as host:
+        seen, lock = [], threading.Lock()
+
+        def read(name, run):
+            for event in run.events():
+                if event["event"] == "progress":
+                    with lock:
+                        seen.append(name)
+
+        runs = {name: host.run(named(make_request, name, **steps)) for name in ("a", "b")}
+        threads = [threading.Thread(target=read, args=item, daemon=True) for item in runs.items()]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(300)
+        begun = max(seen.index("a"), seen.index("b"))
+        ended = min(len(seen) - 1 - seen[::-1].index(name) for name in "ab")
+        together = "".join(seen[begun:ended])
+        assert len(together) > 10, seen
+        assert together.count("aaa") + together.count("bbb") <= 1, together  # reading is not quite the order of writing
+        for run in runs.values():
+            shares = [event["device_s"] for event in run.seen if "device_s" in event]
+            assert shares == sorted(shares)
+            run.close()
+
+
+def test_a_run_without_room_waits_and_a_cancel_of_one_leaves_the_other(make_request, tmp_path):
+    long = {"max_steps": 3000, "save_minutes": 60}
+    with hosting(tmp_path / "run", slots=2) as host:
+        first = host.run(named(make_request, "first", **long))
+        first.until("progress")
+        large = host.run(named(make_request, "large", epochs=1), opening=Opening(memory_bytes=2**60))
+        assert large.until("phase")["phase"] == WAITING
+        large.close()
+        until(lambda: host.state().runs == ["first:1"])
+        second = host.run(named(make_request, "second", **long))
+        second.until("progress")
+        first.control("cancel")
+        assert first.end() == 75
+        second.until("progress")
+        generation = host.state().generation
+        third = host.run(named(make_request, "third", **long))
+        third.until("progress")
+        os.kill(host.state().pid, signal.SIGKILL)
+        assert [second.end(), third.end()] == [None, None]
+        assert sorted(host.report(generation).runs) == ["second:1", "third:1"]

@@ -8,7 +8,7 @@ the numbers that it would draw alone, and computes in the mixed precision of its
 """
 
 import random
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from typing import Any
 
@@ -41,6 +41,11 @@ class ProcessState:
         finally:
             self._own = self._take()
             self._put(before)
+
+    def recorded(self) -> Callable[[], None]:
+        """Record the state of the process as it is, and return a function that restores it."""
+        state = self._take()
+        return lambda: self._put(state)
 
     def _take(self) -> tuple[Any, ...]:
         cuda = torch.cuda.get_rng_state() if self._device == "cuda" else None

@@ -5,6 +5,8 @@
 A run may set environment variables, warning filters, logging levels, torch's switches, limits of the kernel and timers,
 and draws random numbers. All of it is as before after the block. What the run and its libraries print goes to the
 job's log meanwhile, also what C libraries write. The random numbers of each run begin where a new process would begin.
+
+Of runs that take turns each has a ``RunState``, which is in force during the run's turns alone.
 """
 
 import ctypes
@@ -51,6 +53,67 @@ class Isolation:
             for restore in (_environment(), _loggers(), _switches(), _limits(), _folder()):
                 undo.callback(restore)
             yield
+
+
+class RunState:
+    """The state of one run of several that take turns (``turns.State``).
+
+    Args:
+        device: ``cpu`` or ``cuda``.
+        log: Descriptor of the job's log, which the caller keeps open until ``close``.
+    """
+
+    def __init__(self, device: str, log: int) -> None:
+        self._process, self._log = ProcessState(device), log
+        self._output = [os.dup(number) for number in OUTPUT]
+        self._own: list[Callable[[], None]] | None = None
+        self._others: list[Callable[[], None]] = []
+
+    def install(self) -> None:
+        """Put the run's state into force; at the first time it is that of the process."""
+        _write_output_to([self._log] * len(OUTPUT))
+        self._others = self._recorded()
+        if self._own is None:
+            warnings.filters = list(warnings.filters)  # pyright: ignore[reportAttributeAccessIssue]  (the run's own)
+        for restore in self._own or []:
+            restore()
+
+    def remove(self) -> None:
+        """Keep the run's state for its next turn, and restore that of the process."""
+        self._own = self._recorded()
+        for restore in self._others:
+            restore()
+        _write_output_to(self._output)
+
+    def close(self) -> None:
+        """Close the descriptors that the object has made."""
+        for descriptor in self._output:
+            os.close(descriptor)
+
+    def _recorded(self) -> list[Callable[[], None]]:
+        parts = (self._process.recorded, _filters, _environment, _loggers, _switches, _limits, _folder)
+        return [record() for record in parts]
+
+
+def _write_output_to(descriptors: list[int]) -> None:
+    """Make standard output and error write to other files from now on."""
+    _flush()
+    for number, own in zip(OUTPUT, descriptors, strict=True):
+        os.dup2(own, number)
+
+
+def _filters() -> Callable[[], None]:
+    """Record the filters of warnings: the very lists, since a block of the run may put them back at its end."""
+    names = ("filters", "showwarning", "_showwarnmsg_impl")
+    before = [(name, getattr(warnings, name)) for name in names]
+
+    def restore() -> None:
+        for name, value in before:
+            setattr(warnings, name, value)
+        with warnings.catch_warnings():
+            pass  # makes the module read its filters anew
+
+    return restore
 
 
 @contextmanager

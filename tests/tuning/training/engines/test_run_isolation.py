@@ -117,3 +117,42 @@ def test_accelerates_state_is_that_of_one_run(isolated):
     before = dict(AcceleratorState._shared_state)
     isolated(lambda: AcceleratorState._shared_state.update(mixed_precision="bf16"))
     assert AcceleratorState._shared_state == before
+
+
+def test_each_run_in_turns_has_its_own_state_and_the_process_keeps_its_own(tmp_path):
+    import torch
+
+    from celora.tuning.training.engines.run_isolation import RunState
+
+    def draw():
+        facts = (float(torch.rand(1)), random.random(), os.environ.get("A_RUN"), len(warnings.filters))  # noqa: S311
+        os.write(1, (" ".join(map(str, facts)) + "\n").encode())
+
+    before, logs, states = state(), {}, {}
+    for name in "ab":
+        logs[name] = (tmp_path / name).open("ab")
+        states[name] = RunState("cpu", logs[name].fileno())
+        states[name].install()
+        os.environ["A_RUN"] = name
+        torch.manual_seed(ord(name))
+        random.seed(name)
+        if name == "a":
+            warnings.filterwarnings("ignore", message="of the run a")
+        states[name].remove()
+        assert state() == before
+    for turns in ("abab", "ab"):
+        for name in turns:
+            states[name].install()
+            draw()
+            states[name].remove()
+    assert state() == before
+    for name in "ab":
+        states[name].close()
+        logs[name].close()
+        torch.manual_seed(ord(name))
+        random.seed(name)
+        alone = [(float(torch.rand(1)), random.random()) for _ in range(3)]  # noqa: S311
+        drawn = [line.split() for line in (tmp_path / name).read_text().splitlines()]
+        assert [(float(first), float(second)) for first, second, *_ in drawn] == alone
+        assert {line[2] for line in drawn} == {name}
+        assert {int(line[3]) for line in drawn} == {len(before["filters"]) + (name == "a")}

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from celora.tuning.trainer.device_shares import DeviceShares, divide_ms
+from celora.tuning.training.device_shares import DeviceShares, divide_ms
 
 tokens_ = st.dictionaries(st.sampled_from("abcdefgh"), st.integers(0, 10**9), min_size=1)
 

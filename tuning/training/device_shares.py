@@ -2,8 +2,9 @@
 
 The wall time is cut wherever a run begins or ends. Within a span the runs that were inside share its milliseconds in
 proportion to the tokens that they worked through; a span in which none did anything, such as the load of the base, is
-shared equally. The milliseconds are whole and their sum is that of the span (largest remainder), so what all runs are
-charged together is the time that the device was used, neither more nor less.
+shared equally. Runs that take turns (``turns.py``) are measured by their turns in place of tokens: the batches of an
+evaluation have no number that compares with those of a step. The milliseconds are whole and their sum is that of the
+span (largest remainder), so what all runs are charged together is the time that the device was used.
 """
 
 from collections.abc import Mapping
@@ -62,7 +63,7 @@ class DeviceShares:
         self._shares_ms[run], self._tokens[run] = 0, 0
 
     def count(self, run: str, tokens: int) -> None:
-        """Count the tokens of a step of a run that is inside."""
+        """Count tokens that a run which is inside has worked through; of runs in turns, the microseconds of a turn."""
         self._tokens[run] += tokens
 
     def share_s(self, run: str, at_s: float) -> float:
