@@ -105,6 +105,7 @@ def values(who):
         "filename": "rows.jsonl", "first": (job, "a"), "for_job": "urgent", "for_s": 9.0, "half_life_s": 60.0,
         "job_changes": JobChanges(priority=1),
         "gpu_type": "cpu", "held_out": "eval", "job_id": job, "keep": 1, "key": "k2", "key_id": f"key-{who}",
+        "key_ids": [f"key-{who}"],
         "kind": "promoted", "lapse_s": 9.0, "lease_s": 9.0, "level": "info", "limit": 9, "limited": None,
         "limits": Limits(), "max_length_tokens": 64, "manifest_sha256": "0" * 64, "max_attempts": 3, "max_length": 64,
         "measured": {"dtype": "float16", "metrics": {}, "warnings": [], "uri": "e"}, "message": "a note",
