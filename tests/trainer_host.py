@@ -56,7 +56,11 @@ class Hosted:
 
     def control(self, op, **fields):
         given = {"op": op, "job": self.request.job, "attempt": self.request.attempt, **fields}
-        self.socket.sendall(json.dumps(given).encode() + b"\n")
+        try:
+            self.socket.sendall(json.dumps(given).encode() + b"\n")
+        except BrokenPipeError:
+            told = [*self.seen, *self.events()][-3:]
+            raise AssertionError(f"the run ended before {op}: {told}, {self.last}") from None
 
     def end(self):
         """The exit code of the run, its events before; None where the host died."""

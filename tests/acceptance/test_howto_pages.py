@@ -46,6 +46,7 @@ class Reader:
             "my-first": "order-bot-1",
             '"tenant": "shop"': '"tenant": "default"',  # the id is one job of one tenant
             "--max-steps 24": "--max-steps 2",
+            "--max-steps 500": "--max-steps 50000",  # the page pauses it before its end
             '"max_steps": 24': '"max_steps": 2, "eval_max_new_tokens": 4',
             "max_steps: 24": "max_steps: 2\neval_max_new_tokens: 4",
             "--max-new-tokens 24": "--max-new-tokens 4",

@@ -36,6 +36,11 @@ def test_an_urgent_job_takes_a_special_workers_slot_and_the_other_ends_equal_to_
     stranger = reserved.send({**spec, "max_steps": 1})
     urgent = reserved.send({**spec, "tenant": "team-a", "job_class": "urgent", "max_steps": 1, "eval_max_rows": 0})
     until(lambda: "preempt_requested" in kinds(reserved, low.id), what="the running job is asked for its slot")
+    # A worker hears of the request when it renews its lease; the job must not end before.
+    asked = lease_of(reserved, low.id)
+    until(lambda: lease_of(reserved, low.id) > asked, what="the lease is renewed")
+    heard = lease_of(reserved, low.id)
+    until(lambda: lease_of(reserved, low.id) > heard, what="the lease is renewed again")
     os.kill(trainer, signal.SIGCONT)
     reserved.wait(urgent.id, lambda job: job["status"] == "completed")
     first = reserved.wait(low.id, lambda job: job["status"] == "completed")
@@ -60,6 +65,15 @@ def test_an_urgent_job_takes_a_special_workers_slot_and_the_other_ends_equal_to_
 def stopped_trainer(running):
     """The process id of a trainer that the failpoint stopped; None while there is none."""
     return next((one.pid for one in trainers_of(running.settings.home) if one.state == "T"), None)
+
+
+def lease_of(running, job_id):
+    database = Database(running.settings.database)
+    try:
+        with database.session(Scope.everything) as session:
+            return session.get_one(Job, job_id).lease_until
+    finally:
+        database.dispose()
 
 
 def kinds(running, job_id):

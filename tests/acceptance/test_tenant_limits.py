@@ -163,7 +163,7 @@ def sums(session, month, table, *columns):
 
 @pytest.mark.slow
 def test_a_job_that_reaches_its_tenants_limit_in_training_completes_after_the_top_up_equal_to_the_bit(running, spec):
-    long = {**spec, "max_steps": 150, "eval_steps": 150, "eval_max_rows": 0}
+    long = {**spec, "max_steps": 500, "eval_steps": 500, "eval_max_rows": 0}
     plain = running.send(long)
     limited = running.send({**long, "tenant": "team-a"})
     running.wait(limited.id, lambda job: job["stage"] == "train" and (job["step"] or 0) >= 3)

@@ -18,6 +18,8 @@ def test_lines_that_are_no_messages_are_dropped_and_the_worker_lives_on(worker_a
         worker_alone.send(line)
     for made in MALFORMED.values():
         worker_alone.send(json.dumps(made))
+    # A line that has been popped is for a moment neither in the queue nor in the list.
+    worker_alone.until(lambda: len(worker_alone.dropped()) >= len(LINES) + len(MALFORMED))
     worker_alone.until(worker_alone.emptied)
     assert worker_alone.alive()
     assert worker_alone.process.pid == pid

@@ -42,7 +42,7 @@ def test_an_owner_that_is_another_process_by_now_or_none_has_ended():
 @slow
 def test_runs_end_in_each_way_until_the_host_is_killed_and_a_drained_run_is_resumed_exactly(make_request, tmp_path):
     whole, parts = make_request(out="whole", epochs=4), make_request(out="parts", epochs=4)
-    endless, log = make_request(max_steps=5000), tmp_path / "log"
+    endless, log = make_request(max_steps=100_000), tmp_path / "log"
     with hosting(tmp_path / "run") as host:
         assert stat.S_IMODE(host.place.stat().st_mode) == 0o600
         assert host.run(whole, log=log).end() == 0
@@ -78,7 +78,7 @@ def test_runs_end_in_each_way_until_the_host_is_killed_and_a_drained_run_is_resu
         assert host.run(again, log=log).end() == 0
         assert adapter_sha256(again) == adapter_sha256(whole)
 
-        run = host.run(make_request(out="killed", max_steps=5000))
+        run = host.run(make_request(out="killed", max_steps=100_000))
         run.until("progress", step=1)
         assert run.greeting.generation == gone.greeting.generation  # all in one process, until somebody kills it
         os.kill(run.greeting.pid, signal.SIGKILL)
@@ -91,7 +91,7 @@ def test_runs_end_in_each_way_until_the_host_is_killed_and_a_drained_run_is_resu
 
 @slow
 def test_a_host_drains_and_ends_with_its_owner(make_request, tmp_path):
-    request = make_request(max_steps=5000)
+    request = make_request(max_steps=100_000)
     with (
         subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as owner,
         hosting(tmp_path / "run", owner=owner_argument(owner.pid)) as host,
@@ -107,7 +107,7 @@ def test_a_host_drains_and_ends_with_its_owner(make_request, tmp_path):
 
 @slow
 def test_sigterm_drains_a_second_host_leaves_and_the_end_of_the_parent_ends_the_host(make_request, tmp_path):
-    request = make_request(max_steps=5000)
+    request = make_request(max_steps=100_000)
     with hosting(tmp_path / "run") as host:
         with hosting(tmp_path / "run") as other:
             assert other.process.wait() == 0
@@ -125,7 +125,7 @@ def test_sigterm_drains_a_second_host_leaves_and_the_end_of_the_parent_ends_the_
 
 @slow
 def test_a_step_that_never_returns_ends_the_host_after_the_grace_of_a_supervisor_that_is_gone(make_request, tmp_path):
-    request = make_request(max_steps=5000, request={"grace_s": 0.5})
+    request = make_request(max_steps=100_000, request={"grace_s": 0.5})
     stuck = {"CELORA_FAILPOINT": "step.forward:sleep=600@9", "CELORA_FAILPOINT_ONCE": str(tmp_path)}
     with hosting(tmp_path / "run", **stuck) as host:
         run = host.run(request, log=tmp_path / "log")

@@ -183,22 +183,29 @@ def test_steps_alternate_and_the_shares_are_not_more_than_the_time(make_request,
 
 
 def test_a_run_without_room_waits_and_a_cancel_of_one_leaves_the_other(make_request, tmp_path):
-    long = {"max_steps": 3000, "save_minutes": 60}
+    long = {"max_steps": 100_000, "save_minutes": 60}
     with hosting(tmp_path / "run", slots=2) as host:
         first = host.run(named(make_request, "first", **long))
-        first.until("progress")
+        readers = [beside(first)]  # a client that reads nothing counts as gone
+        until(lambda: first.of("progress"))
         large = host.run(named(make_request, "large", epochs=1), opening=Opening(memory_bytes=2**60))
         assert large.until("phase")["phase"] == WAITING
         large.close()
         until(lambda: host.state().runs == ["first:1"])
         second = host.run(named(make_request, "second", **long))
-        second.until("progress")
+        readers.append(beside(second))
+        until(lambda: second.of("progress"))
         first.control("cancel")
-        assert first.end() == 75
-        second.until("progress")
+        readers[0].join(240)
+        assert first.last == {**first.last, "exit": 75}
+        steps = len(second.of("progress"))
+        until(lambda: len(second.of("progress")) > steps)
         generation = host.state().generation
         third = host.run(named(make_request, "third", **long))
-        third.until("progress")
+        readers.append(beside(third))
+        until(lambda: third.of("progress"))
         os.kill(host.state().pid, signal.SIGKILL)
-        assert [second.end(), third.end()] == [None, None]
+        for reader in readers:
+            reader.join(240)
+        assert [second.last, third.last] == [None, None]
         assert sorted(host.report(generation).runs) == ["second:1", "third:1"]

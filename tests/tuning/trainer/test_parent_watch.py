@@ -93,7 +93,7 @@ def supervised(tmp_path):
 
 @pytest.mark.slow
 def test_a_trainer_that_trains_notices_saves_and_is_gone(make_request, supervised):
-    request = make_request(max_steps=5000)
+    request = make_request(max_steps=100_000)
     orphan = supervised(request)
     orphan.until("progress", step=2)
     orphan.kill()
@@ -103,7 +103,7 @@ def test_a_trainer_that_trains_notices_saves_and_is_gone(make_request, supervise
 
 @pytest.mark.slow
 def test_a_trainer_that_loads_is_gone_without_its_grace(make_request, supervised):
-    orphan = supervised(make_request(max_steps=5000))
+    orphan = supervised(make_request(max_steps=100_000))
     orphan.until("phase")
     orphan.kill()
     assert orphan.await_end()
@@ -111,7 +111,7 @@ def test_a_trainer_that_loads_is_gone_without_its_grace(make_request, supervised
 
 @pytest.mark.slow
 def test_a_step_that_never_ends_is_ended_after_the_grace_with_all_stacks_in_the_log(make_request, supervised, tmp_path):
-    request = make_request(max_steps=5000, request={"grace_s": 0.5})
+    request = make_request(max_steps=100_000, request={"grace_s": 0.5})
     orphan = supervised(request, CELORA_FAILPOINT="step.forward:sleep=600@9", CELORA_FAILPOINT_ONCE=str(tmp_path))
     orphan.until("progress", step=4)
     until((tmp_path / "step.forward").exists)  # it sleeps: one that is asked between two steps would just leave

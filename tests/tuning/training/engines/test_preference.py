@@ -329,7 +329,8 @@ def test_the_measured_loss_is_the_one_that_the_trainer_computes(preference_reque
         with torch.no_grad(), run.engine._state.installed():
             theirs = float(trainer.compute_loss(trainer.model, dict(batch), num_items_in_batch=4))
         recipe = request.recipe.model_copy(update={"loss_type": [name]})
-        assert dpo_loss(recipe, pairs) == pytest.approx(theirs, abs=1e-5), name
+        # In 32 bits on their side, in 64 on ours: some losses are large here, so the error is relative.
+        assert dpo_loss(recipe, pairs) == pytest.approx(theirs, rel=1e-5, abs=1e-5), name
     run.close()
 
 
