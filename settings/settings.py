@@ -258,6 +258,11 @@ class Settings(BaseSettings):
         description="devices whose workers keep a trainer host, one process with a loaded base for the stages of many "
         "jobs: GPUs alone, or CPUs too (for tests; a CPU forks a process for each stage otherwise)",
     )
+    runs_per_device: Annotated[int, Field(ge=1, le=16)] = Field(
+        1,
+        description="stages that a trainer host carries at a time, and slots of its worker; the stages take turns step "
+        "by step, and each plans with its part of the device's memory. A worker without a host has one slot",
+    )
     serving_url: str = Field(
         "",
         pattern="^$|^https?://[^/?#]+[^?#]*$",
@@ -361,6 +366,10 @@ class Settings(BaseSettings):
     def hosts_trainers(self, *, cuda: bool) -> bool:
         """Return whether the worker of a device keeps a trainer host."""
         return self.share != "off" and self.warm_s > 0 and (cuda or self.trainer_host == "always")
+
+    def device_slots(self, *, cuda: bool) -> int:
+        """Return the stages that the worker of a device runs at a time."""
+        return self.runs_per_device if self.hosts_trainers(cuda=cuda) else 1
 
 
 def load_settings(*, running: bool = True, **overrides: Any) -> Settings:

@@ -10,10 +10,18 @@ from pathlib import Path
 from typing import IO
 
 
-def try_lock(file: IO[str]) -> bool:
-    """Lock an open file until it is closed by this process and by every child that it was passed to."""
+def try_lock(file: IO[str], *, shared: bool = False) -> bool:
+    """Lock an open file until it is closed by this process and by every child that it was passed to.
+
+    Args:
+        file: The open file.
+        shared: True if other shared holders may hold the lock at the same time.
+
+    Returns:
+        False, and nothing is locked, where another process holds the lock.
+    """
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     return True

@@ -79,7 +79,7 @@ def run(connection: socket.socket, received, log: int, job: str, attempt: int) -
 
 def main() -> int:
     parser = argparse.ArgumentParser()
-    for name in ("--serve", "--owner", "--idle-s", "--device", "--threads"):
+    for name in ("--serve", "--owner", "--idle-s", "--device", "--threads", "--slots"):
         parser.add_argument(name)
     chosen = parser.parse_args()
     path, generation = Path(chosen.serve), uuid.uuid4().hex[:12]

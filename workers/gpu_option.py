@@ -86,7 +86,7 @@ def _pin(context: click.Context, _option: click.Parameter, index: int | None) ->
         **(context.default_map or {}),
         "queues": ",".join(_queues(found, host_format(name))),
         "hostname": name,
-        "concurrency": "1",
+        "concurrency": str(get_settings().device_slots(cuda=bool(found.uuid))),
         "disable_prefetch": True,
     }
     return index

@@ -133,3 +133,12 @@ def test_a_cpu_has_a_trainer_host_where_a_setting_says_so(no_cards, monkeypatch)
     gpu_option.get_settings.cache_clear()
     worker = gpu_option.host_format("cpu-0@%h")
     assert parse("--gpu", "0")["queues"] == f"gpu.cpu,gpu.cpu@={worker}"
+
+
+def test_a_worker_with_a_trainer_host_has_the_slots_of_the_setting_and_any_other_one(no_cards, monkeypatch):
+    monkeypatch.setenv("CELORA_RUNS_PER_DEVICE", "3")
+    gpu_option.get_settings.cache_clear()
+    assert parse("--gpu", "0")["concurrency"] == 1
+    monkeypatch.setenv("CELORA_TRAINER_HOST", "always")
+    gpu_option.get_settings.cache_clear()
+    assert parse("--gpu", "0")["concurrency"] == 3

@@ -29,6 +29,7 @@ from .host_admission import refused
 from .host_connection import READ_S, Connection
 from .host_messages import (
     EXIT_BROKEN,
+    OVER,
     WAITING,
     WAITING_S,
     Control,
@@ -47,11 +48,14 @@ from .stages import refuse_line
 ACCEPT_AGAIN_S = 0.1
 ASK_AGAIN_S = 1.0
 """Seconds after which the first run in the line is judged again while others are inside."""
-OVER = "left the device"
-"""Phase of a run that has ended, with its last ``device_s``."""
 OUT_OF_MEMORY = (OutOfMemoryError, HostMemoryError)
 Carried = TrainRequest | EvaluateRequest | GenerateRequest
 """The requests that a host carries."""
+
+
+def _nothing_yet() -> float:
+    """Return the seconds of the device of a run that waits in the line."""
+    return 0.0
 
 
 class HostedRun:
@@ -232,9 +236,10 @@ class TrainerHost:
         """Wait for a run that may enter, and let it in; return None if the host is to end."""
         with self._changed:
             while not self._first_may_enter():
-                seconds = ASK_AGAIN_S if self._inside else self._idle_s
+                busy = bool(self._inside)  # the idle time begins when the last run has left
+                seconds = ASK_AGAIN_S if busy else self._idle_s
                 came = self._changed.wait_for(lambda: self._ends or self._first_may_enter(), seconds)
-                if self._ends or not (came or self._inside):
+                if self._ends or not (came or busy):
                     break
             if self._ends or not self._waiting:
                 self._leaving = True
@@ -353,6 +358,8 @@ class TrainerHost:
         refusal = self._carrier.refusal(opening, request)
         if refusal is None and isinstance(request, Carried):
             run = HostedRun(request, connection, log, opening)
+            if self._slots > 1:
+                run.events.device_s = _nothing_yet
             with self._changed:
                 if not self._leaving:
                     self._waiting.append(run)

@@ -61,6 +61,8 @@ EXIT_BROKEN = 71
 WAITING = "waiting for its turn"
 """Phase of a run that waits for another run of the same host."""
 WAITING_S = 5.0
+OVER = "left the device"
+"""Phase of a run that has ended, with its last ``device_s``."""
 
 
 class _Message(BaseModel):

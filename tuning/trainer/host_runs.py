@@ -163,7 +163,8 @@ class HostRuns:
     def _answer(self, run: HostedRun, parts: Circumstances) -> int:
         request = _offline(run.request)
         if self._slots > 1 and isinstance(request, TrainRequest) and not request.device_memory_bytes:
-            request = request.model_copy(update={"device_memory_bytes": self._total_bytes // self._slots})
+            part = max(self._total_bytes // self._slots, run.opening.memory_bytes)
+            request = request.model_copy(update={"device_memory_bytes": part})
         try:
             return answer_request(request, run.events, run.watch.stop, parts)
         except BaseException as error:  # noqa: BLE001  (a library's exit, or the panic of a library in Rust, is the run's)

@@ -16,6 +16,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from ...errors import StorageError, UnavailableError
+from ...models.columns import DEVICE_S
 from ...models.events import Level, record_event
 from ...models.jobs.progress import record_checkpoint, record_metric_points, record_progress
 from ...models.scope.scope import Scope
@@ -145,7 +146,9 @@ class Progress:
             self._write()
 
     def _phase(self, facts: dict[str, Any]) -> bool:
-        self._fields["progress"] = {"phase": facts.get("phase"), "done": facts.get("done"), "total": facts.get("total")}
+        self._fields["progress"] = {name: facts.get(name) for name in ("phase", "done", "total")}
+        if DEVICE_S in facts:
+            self._fields["progress"][DEVICE_S] = facts[DEVICE_S]
         return False
 
     def _started(self, facts: dict[str, Any]) -> bool:

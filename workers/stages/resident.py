@@ -10,6 +10,7 @@ from ...errors import UnavailableError
 from ...models.queries import attempt_error
 from ...models.scope.scope import Scope
 from ...models.tables import Job, Worker
+from ...models.tenants.limits import limits_of
 from ...models.workers import Resident, obstacle
 from ...settings.settings import Settings
 from ...tuning.trainer.host_messages import Greeting, Opening
@@ -34,6 +35,7 @@ def place_of(settings: Settings, owner: int | None = None) -> HostPlace:
         owner=owner,
         device="cuda" if pinned and pinned[2] else "cpu",
         idle_s=settings.warm_s,
+        slots=settings.device_slots(cuda=bool(pinned and pinned[2])),
         log_bytes=settings.service_log_bytes,
     )
 
@@ -45,6 +47,9 @@ def plan_of(stage: ClaimedStage) -> HostPlan | None:
     opening = Opening(
         tenant=stage.job.tenant,
         exclusive=stage.spec.exclusive or goes_alone(stage),
+        between_tenants=stage.settings.share == "all",
+        weight=_weight(stage),
+        memory_bytes=max(stage.job.memory_bytes or 0, stage.job.least_memory_bytes or 0),
         variables=sorted(secrets_for(stage.settings, stage.spec).keys() - {HUB_TOKEN}),
     )
 
@@ -65,6 +70,12 @@ def plan_of(stage: ClaimedStage) -> HostPlan | None:
         between_tenants=stage.settings.share == "all",
         are_ours=are_ours,
     )
+
+
+def _weight(stage: ClaimedStage) -> float:
+    """Return the weight of the job's tenant, by which runs of several tenants take turns."""
+    with stage.database.session(Scope.everything) as session:
+        return limits_of(session, stage.job.tenant).weight
 
 
 def goes_alone(stage: ClaimedStage) -> bool:

@@ -67,8 +67,8 @@ class HostPlan:
     are_ours: Callable[[Sequence[str]], bool] = lambda runs: not runs
 
     def admits(self, inside: Sequence[str]) -> bool:
-        """Return whether the run may share the process with the runs that are inside."""
-        return self.between_tenants or self.are_ours(inside)
+        """Return whether the run may join a host with these runs; one of several slots lets strangers wait itself."""
+        return self.place.slots > 1 or self.between_tenants or self.are_ours(inside)
 
 
 class HostedTrainer:
@@ -104,6 +104,7 @@ class HostedTrainer:
         self._final: Final | None = None
         self._report: ExitReport | None = None
         self._heard = False
+        self._code: int | None = None
         with log.open("ab") as output:
             self._send_opening(opening, output.fileno())
         self._send(request)
@@ -172,8 +173,14 @@ class HostedTrainer:
     def close(self, grace_s: float = REPORT_S) -> int:
         """Wait for the run's end, close the connection, and return the run's exit code.
 
-        A run that goes on after the grace loses its supervisor: the host checkpoints and forgets the run.
+        A run that goes on after the grace loses its supervisor: the host checkpoints and forgets the run. A second call
+        returns the code of the first.
         """
+        if self._code is None:
+            self._code = self._close(grace_s)
+        return self._code
+
+    def _close(self, grace_s: float) -> int:
         deadline = time.monotonic() + grace_s
         with contextlib.suppress(RefusedError):
             while self._final is None and self._report is None and time.monotonic() < deadline:

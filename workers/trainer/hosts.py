@@ -65,6 +65,7 @@ class HostPlace:
         owner: The process whose end also ends the host: the main process of the worker.
         device: The device.
         idle_s: Seconds without a run after which the host ends.
+        slots: The runs that are inside at one time.
         log_bytes: Size above which the middle of the log is cut out.
     """
 
@@ -73,6 +74,7 @@ class HostPlace:
     owner: int
     device: Device
     idle_s: float
+    slots: int = 1
     log_bytes: int = 0
 
 
@@ -136,6 +138,11 @@ def greeting_of(place: HostPlace, within_s: float = ASK_S) -> Greeting | None:
         return None
     connection.close()
     return connection.greeting
+
+
+def lock_of_device(place: HostPlace) -> Path:
+    """Return the file by which runs of the host and processes of their own share the device (``device_lock.py``)."""
+    return place.socket.with_suffix(".device")
 
 
 def process_of(place: HostPlace) -> int | None:
@@ -225,7 +232,7 @@ def _start(place: HostPlace, threads: int, hurried: Callable[[], bool], *, again
     cap(place.log, place.log_bytes)
     options = (
         "--owner", owner_argument(place.owner), "--idle-s", str(place.idle_s), "--device", place.device,
-        "--threads", str(threads),
+        "--threads", str(threads), "--slots", str(place.slots),
     )  # fmt: skip
     with place.log.open("ab") as log:
         process = subprocess.Popen(

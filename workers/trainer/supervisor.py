@@ -9,6 +9,7 @@ import logging
 import shutil
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -28,6 +29,7 @@ from .hosted import HostedTrainer, HostPlan, RefusedError
 from .hosts import drop_base
 from .log_files import log_tail
 from .process import LOG_BYTES, TrainerProcess
+from .shared_device import SharedDevice
 from .watchdog import DUMP_S, StallDetector
 
 logger = logging.getLogger(__name__)
@@ -127,14 +129,36 @@ def supervise(
     def hurried() -> bool:
         return lease.lost or lease.cancel_requested or lease.pause_requested or draining() or cancelling()
 
+    plan = limits.host
+    device = SharedDevice(plan.place, on_event, lambda: _raise_if_ended(lease, cancelling, hurried)) if plan else None
     warm = WarmStart(limits.warm_s, hurried) if limits.warm_s else None
 
     def start_process() -> TrainerProcess:
+        if device is not None:
+            device.take_alone()
         return TrainerProcess(request, log, environment, limits.log_bytes, warm=warm)
 
-    plan = limits.host
-    trainer: Trainer | None = hosted.start(plan, request, log, limits.log_bytes, hurried) if plan else None
-    watch = _Watch(trainer or start_process(), lease, draining, cancelling, grace_s, limits)
+    def start_trainer() -> Trainer:
+        if plan is None or device is None:
+            return start_process()
+        device.share()
+        return hosted.start(plan, request, log, limits.log_bytes, hurried) or start_process()
+
+    with device or nullcontext():
+        watch = _Watch(start_trainer(), lease, draining, cancelling, grace_s, limits)
+        handle = on_event if device is None else device.handle
+        return answer.model_validate(_watched(watch, request, log, handle, start_process, started))
+
+
+def _watched(  # noqa: PLR0917  (the supervisor's own parts, passed on)
+    watch: "_Watch",
+    request: BaseModel,
+    log: Path,
+    on_event: Handler,
+    start_process: Callable[[], TrainerProcess],
+    started: Callable[[Trainer], None],
+) -> dict[str, Any]:
+    """Follow a trainer to its end and return its result; raise every other ending."""
     last: dict[str, Any] | None = None
     phase = ""
     try:
@@ -154,7 +178,17 @@ def supervise(
     finally:
         code = watch.trainer.close()
         _tidy(request)
-    return answer.model_validate(watch.outcome(last, code, log, phase))
+    return watch.outcome(last, code, log, phase)
+
+
+def _raise_if_ended(lease: Lease, cancelling: Callable[[], bool], hurried: Callable[[], bool]) -> None:
+    """Raise the ending of a run that waits for its device and must not begin any more."""
+    if lease.lost:
+        raise Lost
+    if lease.cancel_requested or cancelling():
+        raise Cancelled
+    if hurried():
+        raise Drained(None)
 
 
 class _Watch:
@@ -190,6 +224,7 @@ class _Watch:
             if self.limits.host is not None:
                 drop_base(self.limits.host.place)  # the process needs the device
             self.trainer = start_process()
+            self._stall = StallDetector(self.limits.stall_s, time.monotonic())
             started(self.trainer)
             if self._asked == "lost":
                 self.trainer.abandon()

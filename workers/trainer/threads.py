@@ -11,7 +11,7 @@ import os
 import platform
 from pathlib import Path
 
-from sqlalchemy import func, select
+from sqlalchemy import case, func, select
 from sqlalchemy.orm import Session
 
 from ...models.tables import Worker
@@ -29,7 +29,8 @@ def trainer_threads(session: Session, settings: Settings) -> int:
     if settings.trainer_threads or os.environ.get("OMP_NUM_THREADS"):
         return settings.trainer_threads
     here = (Worker.host == platform.node(), Worker.kind == "gpu", Worker.status == "online")
-    runs: int | None = session.scalar(select(func.sum(Worker.slots)).where(*here))
+    at_once = case((Worker.device_index.is_not(None), 1), else_=Worker.slots)  # the runs of one device take turns
+    runs: int | None = session.scalar(select(func.sum(at_once)).where(*here))
     return share(usable_cores(), os.cpu_count() or 1, runs or 1)
 
 

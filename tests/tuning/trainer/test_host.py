@@ -78,11 +78,11 @@ class Served:
 
 
 @contextmanager
-def served(tmp_path, idle_s=200.0):
+def served(tmp_path, idle_s=200.0, slots=1):
     carrier, reports = Carrier(), []
     with listen(tmp_path / "s") as listener:
         found = Served(tmp_path / "s", None, carrier, None, reports)
-        found.host = TrainerHost(listener, carrier, idle_s, report=reports.append, say=found.said.append)
+        found.host = TrainerHost(listener, carrier, idle_s, slots=slots, report=reports.append, say=found.said.append)
         found.thread = threading.Thread(target=lambda: found.codes.append(found.host.serve()), daemon=True)
         found.thread.start()
         yield found
@@ -198,6 +198,18 @@ def test_a_host_without_work_ends(tmp_path):
     with served(tmp_path, idle_s=0.05) as one:
         one.thread.join(200)
         assert one.codes == [0]
+
+
+def test_the_idle_time_of_a_host_with_slots_begins_when_its_last_run_has_left(tmp_path, monkeypatch):
+    monkeypatch.setattr(host_module, "ASK_AGAIN_S", 0.05)
+    with served(tmp_path, slots=2) as one:
+        run = one.run("first")
+        assert one.carrier.began.wait(200)
+        one.carrier.go_on.set()
+        assert run.end() == 0
+        one.thread.join(0.5)
+        assert one.thread.is_alive()
+        assert one.run("second").end() == 0
 
 
 def test_the_base_is_dropped_between_runs_only(tmp_path):

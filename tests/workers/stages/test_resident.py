@@ -6,7 +6,9 @@ import pytest
 
 from celora.models.jobs import transitions
 from celora.models.rows import Claim
+from celora.models.scope.scope import Scope
 from celora.models.states import Ruling, Stage
+from celora.models.tenants.limits import set_limits
 from celora.settings.settings import get_settings
 from celora.tuning.trainer.host_messages import Greeting, Resident
 from celora.workers.gpu_option import PINNED
@@ -37,6 +39,23 @@ def test_a_plan_names_the_tenant_and_what_the_job_must_not_share(hosting):
         assert plan.are_ours(["j:1"])
         assert not plan.are_ours(["j:1", "of-somebody:1"])
         assert plan.admits([])
+        assert not plan.admits(["of-somebody:1"])
+        assert (plan.opening.weight, plan.opening.memory_bytes, plan.place.slots) == (1.0, 0, 1)
+
+
+def test_a_run_of_several_slots_brings_its_weight_and_waits_inside_for_strangers(hosting, monkeypatch):
+    monkeypatch.setenv("CELORA_RUNS_PER_DEVICE", "2")
+    monkeypatch.setenv("CELORA_SHARE", "all")
+    get_settings.cache_clear()
+    hosting.settings = get_settings()
+    with hosting.database.transaction(Scope.everything) as session:
+        set_limits(session, "team-a", {"weight": 2.5})
+    with hosting.claimed(Stage.TRAIN, tenant="team-a") as stage:
+        stage.job.memory_bytes, stage.job.least_memory_bytes = 5, 7
+        plan = plan_of(stage)
+        assert (plan.opening.weight, plan.opening.memory_bytes, plan.place.slots) == (2.5, 7, 2)
+        assert (plan.between_tenants, plan.opening.between_tenants) == (True, True)
+        assert plan.admits(["of-somebody:1"])
 
 
 def test_the_attempt_after_a_shared_crash_goes_alone_once(hosting):

@@ -59,6 +59,9 @@ def test_the_workers_of_this_machine_that_train_are_counted_and_no_others(databa
     assert threads_here() == 2
     record.mark_offline("cpu-1@a")
     assert threads_here() == 4
+    record.register("h100-0@a", host=platform.node(), kind="gpu", gpu_type="h100", pid=2, queues=["q"], slots=4,
+                    device_index=0)  # fmt: skip
+    assert threads_here() == 2, "the runs of a device take turns, so they count once"
 
 
 def test_what_the_operator_set_wins(threads_here, monkeypatch):
