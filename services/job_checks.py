@@ -25,6 +25,8 @@ from ..settings.settings import Settings
 from ..storage.paths import confine
 from ..tuning.files.sources import is_remote, judge
 from ..tuning.files.suffixes import fixed_folder, is_several
+from ..tuning.templates.builtin import NAMED
+from ..tuning.templates.training_form import TRAINING
 from ..workers.trainer.limits import source_access
 from .first_row import require_method
 from .tenants.prospects import check_size
@@ -45,6 +47,7 @@ def check_spec(fields: Mapping[str, object], settings: Settings, *, to_train: bo
     """
     spec = parse_spec(dict(fields))
     _check_gpu(spec, settings)
+    _check_template(spec)
     _check_base(spec, settings)
     check_size(spec, settings)
     for source in sources_of(spec):
@@ -138,6 +141,15 @@ def _check_gpu(spec: JobSpec, settings: Settings) -> None:
     types = gpu_catalogue(settings.gpus)
     if spec.gpu != "auto" and spec.gpu not in types:
         raise SettingsError(f"gpu: there is no GPU type {spec.gpu!r}.", hint=f"Use auto or one of {', '.join(types)}.")
+
+
+def _check_template(spec: JobSpec) -> None:
+    known = (*NAMED, TRAINING)
+    if spec.template is not None and spec.template not in known:
+        raise SettingsError(
+            f"template: there is no template {spec.template!r}.",
+            hint=f"Leave it unset for the base's own, or use one of {', '.join(known)}.",
+        )
 
 
 def _check_base(spec: JobSpec, settings: Settings) -> None:

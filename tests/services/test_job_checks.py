@@ -23,6 +23,14 @@ def test_a_seed_is_chosen_where_none_was_given(home):
     assert len(seeds) > 1
 
 
+def test_an_unknown_template_is_refused_with_the_known_ones(home):
+    with pytest.raises(SettingsError, match="no template 'llama9'") as refused:
+        check_spec(SPEC | {"template": "llama9"}, get_settings())
+    assert "alpaca, chatml, training" in refused.value.hint
+    for name in ("alpaca", "chatml", "training", None):
+        assert check_spec(SPEC | {"template": name}, get_settings()).template == name
+
+
 def test_an_unknown_gpu_type_is_refused_with_the_known_ones(home):
     with pytest.raises(SettingsError, match=r"no GPU type 'h1000'.*Use auto or one of .*h100"):
         check_spec(SPEC | {"gpu": "h1000"}, get_settings())
