@@ -141,7 +141,7 @@ def greeting_of(place: HostPlace, within_s: float = ASK_S) -> Greeting | None:
 
 
 def lock_of_device(place: HostPlace) -> Path:
-    """Return the file by which runs of the host and processes of their own share the device (``device_lock.py``)."""
+    """Return the file by which runs of the host and processes of their own share the device (``shared_device.py``)."""
     return place.socket.with_suffix(".device")
 
 

@@ -55,6 +55,7 @@ class DeviceLock:
 
     def _enter(self, *, shared: bool) -> None:
         self.leave()
+        self._path.parent.mkdir(parents=True, exist_ok=True)
         with self._path.with_name(f"{self._path.name}.door").open("a", encoding="utf-8") as door:
             while not try_lock(door):
                 self._pause()
