@@ -25,8 +25,7 @@ from ..settings.settings import Settings
 from ..storage.paths import confine
 from ..tuning.files.sources import is_remote, judge
 from ..tuning.files.suffixes import fixed_folder, is_several
-from ..tuning.templates.builtin import NAMED
-from ..tuning.templates.training_form import TRAINING
+from ..tuning.recipe import TEMPLATES
 from ..workers.trainer.limits import source_access
 from .first_row import require_method
 from .tenants.prospects import check_size
@@ -144,11 +143,10 @@ def _check_gpu(spec: JobSpec, settings: Settings) -> None:
 
 
 def _check_template(spec: JobSpec) -> None:
-    known = (*NAMED, TRAINING)
-    if spec.template is not None and spec.template not in known:
+    if spec.template is not None and spec.template not in TEMPLATES:
         raise SettingsError(
             f"template: there is no template {spec.template!r}.",
-            hint=f"Leave it unset for the base's own, or use one of {', '.join(known)}.",
+            hint=f"Leave it unset for the base's own, or use one of {', '.join(TEMPLATES)}.",
         )
 
 

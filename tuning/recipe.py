@@ -26,6 +26,8 @@ Method = Literal["sft", "dpo", "kto", "orpo"]
 """Ways to train: on answers, on pairs of answers, on answers with a label, on pairs without a reference."""
 PAIRED: frozenset[Method] = frozenset({"dpo", "orpo"})
 """Methods whose rows are pairs of a chosen and a rejected answer."""
+TEMPLATES = ("alpaca", "chatml", "training")
+"""Chat templates that a recipe may name; ``templates/template_choice.py`` puts them in force."""
 LOSS_TYPES: dict[Method, tuple[str, ...]] = {
     "dpo": (
         "sigmoid", "hinge", "ipo", "exo_pair", "nca_pair", "robust", "bco_pair", "sppo_hard", "apo_zero", "apo_down",

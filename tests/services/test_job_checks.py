@@ -5,6 +5,9 @@ import pytest
 from celora.errors import BaseModelError, DataError, SettingsError
 from celora.services.job_checks import absolute_base, check_id, check_spec
 from celora.settings.settings import get_settings
+from celora.tuning.recipe import TEMPLATES
+from celora.tuning.templates.builtin import NAMED
+from celora.tuning.templates.training_form import TRAINING
 
 SPEC = {"base_model": "smollm2-135m-instruct", "dataset": "faq"}
 
@@ -27,7 +30,8 @@ def test_an_unknown_template_is_refused_with_the_known_ones(home):
     with pytest.raises(SettingsError, match="no template 'llama9'") as refused:
         check_spec(SPEC | {"template": "llama9"}, get_settings())
     assert "alpaca, chatml, training" in refused.value.hint
-    for name in ("alpaca", "chatml", "training", None):
+    assert (*NAMED, TRAINING) == TEMPLATES
+    for name in (*TEMPLATES, None):
         assert check_spec(SPEC | {"template": name}, get_settings()).template == name
 
 
