@@ -56,8 +56,8 @@ def test_two_jobs_take_turns_on_a_device_and_those_that_may_not_share_it_wait(sh
 
 def started(sharing, job_id):
     """The time at which a job's training began."""
-    kinds = ((event["kind"], event["data"].get("stage"), event["at"]) for event in sharing.events(job_id))
-    return next(at for kind, stage, at in kinds if (kind, stage) == ("stage_started", "train"))
+    events = (event for event in sharing.events(job_id) if event["kind"] == "stage_started")
+    return next(event["at"] for event in events if event["message"].startswith("train started"))
 
 
 def completed(sharing, result):

@@ -36,7 +36,7 @@ class DeviceLock:
     @property
     def alone_s(self) -> float | None:
         """Return the seconds for which the stage has had the device alone; None where it does not have it alone."""
-        return None if self._alone_since is None else self._clock() - self._alone_since
+        return None if self._alone_since is None else round(self._clock() - self._alone_since, 3)
 
     def share(self) -> None:
         """Wait until nobody has the device alone, and hold it with others."""
