@@ -35,7 +35,7 @@ demo: $(STAMP) ## train SmolLM2-135M on support messages, whole system, about 5 
 test: $(STAMP) ## every test (ARGS="-k lease" for some)
 	@$(BIN)/python -m pytest $(TESTERS) $(ARGS)
 
-unit: $(STAMP) ## the tests that train nothing and start no worker: about three minutes on 2 cores
+unit: $(STAMP) ## the tests that train nothing and start no worker: about eight minutes on 2 cores
 	@$(BIN)/python -m pytest $(TESTERS) -m "not slow" $(ARGS)
 
 lint: $(STAMP) ## ruff (rules and format) and pyright

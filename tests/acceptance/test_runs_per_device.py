@@ -32,9 +32,10 @@ def test_two_jobs_take_turns_on_a_device_and_those_that_may_not_share_it_wait(sh
     stranger = sharing.send({**short, "tenant": "team-a"})
     ended = {result.id: completed(sharing, result) for result in (*both, alone, stranger)}
     assert {job["attempt"] for job in ended.values()} == {1}
-    again = [sharing.send({**long, "seed": seed}) for seed in (1, 2)]
-    for one in again:
-        completed(sharing, one)
+    again = []
+    for seed in (1, 2):  # each alone
+        again.append(sharing.send({**long, "seed": seed}))
+        completed(sharing, again[-1])
 
     database = Database(sharing.settings.database)
     try:

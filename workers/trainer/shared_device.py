@@ -2,8 +2,8 @@
 
 The runs of a host share the device, since the host gives them turns. A stage with a process of its own has the device
 alone, because nothing keeps the memory of both within it. Both are flocks of one file, which the system releases when
-its holder dies. Whoever enters holds a second file, the door, until it is inside: a process that waits for the
-device is not overtaken by runs that would share it.
+its holder dies. Whoever enters holds a second lock until it is inside, the turnstile of the readers-writers problem
+(Downey, The Little Book of Semaphores, 4.2): runs that share the device do not overtake a process that waits for it.
 """
 
 import time
@@ -20,10 +20,10 @@ POLL_S = 0.1
 
 
 class DeviceLock:
-    """One stage's hold on the device of its worker.
+    """Holds the lock of a worker's device for one stage.
 
     Args:
-        path: The file that is locked; the door's name is this one with ``.door`` behind it.
+        path: The file that is locked; that of the turnstile has ``.turnstile`` behind its name.
         wait: Called in each round of waiting; it raises where the stage has to end.
         clock: A monotonic clock in seconds.
     """
@@ -56,8 +56,8 @@ class DeviceLock:
     def _enter(self, *, shared: bool) -> None:
         self.leave()
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        with self._path.with_name(f"{self._path.name}.door").open("a", encoding="utf-8") as door:
-            while not try_lock(door):
+        with self._path.with_name(f"{self._path.name}.turnstile").open("a", encoding="utf-8") as turnstile:
+            while not try_lock(turnstile):
                 self._pause()
             file = self._path.open("a", encoding="utf-8")
             try:
@@ -74,7 +74,7 @@ class DeviceLock:
 
 
 class SharedDevice:
-    """The hold of a run on the device of its worker; with one slot there is nothing to hold.
+    """Holds the device of a worker for one run, and counts its time there; with one slot it does nothing.
 
     Args:
         place: The place of the worker's host.
@@ -85,7 +85,7 @@ class SharedDevice:
     def __init__(self, place: HostPlace, on_event: Callable[[dict[str, Any]], None], check: Callable[[], None]) -> None:
         self._place, self._on_event, self._check = place, on_event, check
         self._lock = DeviceLock(lock_of_device(place), self._wait) if place.slots > 1 else None
-        self._next_words = 0.0
+        self._next_event_at = 0.0
 
     def __enter__(self) -> None:
         pass
@@ -119,6 +119,6 @@ class SharedDevice:
 
     def _wait(self) -> None:
         self._check()
-        if time.monotonic() >= self._next_words:
-            self._next_words = time.monotonic() + WAITING_S
+        if time.monotonic() >= self._next_event_at:
+            self._next_event_at = time.monotonic() + WAITING_S
             self._on_event({"event": "phase", "phase": WAITING, "done": None, "total": None, DEVICE_S: 0.0})

@@ -60,7 +60,7 @@ def test_nobody_overtakes_a_stage_that_waits_for_the_device_alone(lock, tmp_path
     order = []
     first.share()
     threads = [begun(lambda: (alone.take_alone(), order.append("alone")))]
-    until(lambda: not is_free(tmp_path / "host.device.door"))
+    until(lambda: not is_free(tmp_path / "host.device.turnstile"))
     threads.append(begun(lambda: (late.share(), order.append("late"))))
     first.leave()
     threads[0].join(60)
@@ -70,8 +70,8 @@ def test_nobody_overtakes_a_stage_that_waits_for_the_device_alone(lock, tmp_path
     assert order == ["alone", "late"]
 
 
-def is_free(door):
-    with door.open("a") as file:
+def is_free(path):
+    with path.open("a") as file:
         return shared_device.try_lock(file, shared=True)
 
 
